@@ -1,0 +1,34 @@
+# Everything below sets itself up: a virtual environment in .venv, the package and what it needs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= outputs/quickstart
+
+.PHONY: quickstart test quality style clean
+
+$(VENV)/.installed: setup.py pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+## Teacher, baseline, KD, TH-KD and SH-KD on the embedded characters; a table, a plot, a card, three images classified.
+quickstart: $(VENV)/.installed
+	$(BIN)/python examples/quickstart.py --config examples/configs/quickstart.yaml --output $(OUT)
+
+## Every test.
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest tests
+
+## What continuous integration also checks: lint, format, types.
+quality: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+style: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV)

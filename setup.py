@@ -1,0 +1,42 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+
+# Lower bounds are versions that the test suite was run with, not guesses.
+INSTALL_REQUIRES = [
+    "torch>=2.11",
+    "torchvision>=0.26",
+    "transformers>=5.17,<6",
+    "datasets>=5.0",
+    "accelerate>=1.15",
+    "huggingface-hub>=2.4",
+    "safetensors>=0.8",
+    "evaluate>=0.4.6",
+    "timm>=1.0.31",
+    "matplotlib>=3.9",
+    "pillow>=11",
+    "pyyaml>=6",
+    "jinja2>=3.1",  # huggingface_hub needs it to render a model card
+]
+EXTRAS = {
+    "test": ["pytest>=8", "pytest-timeout>=2.3", "scikit-learn>=1.5"],
+    "quality": ["ruff>=0.12", "mypy>=1.17", "types-PyYAML"],
+}
+EXTRAS["dev"] = sorted({package for packages in EXTRAS.values() for package in packages})
+
+setup(
+    name="headshare_hf",
+    version="0.1.0.dev0",
+    description="Knowledge distillation for vision models through a shared classifier, the Hugging Face way",
+    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    package_dir={"": "src"},
+    packages=find_packages("src"),
+    package_data={"headshare_hf": ["py.typed"], "headshare_hf.hub": ["*.md"]},
+    install_requires=INSTALL_REQUIRES,
+    extras_require=EXTRAS,
+    zip_safe=False,
+)

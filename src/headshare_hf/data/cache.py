@@ -1,0 +1,62 @@
+"""Decoded images in memory that all workers of a data loader share."""
+
+import math
+import mmap
+import os
+from collections.abc import Callable
+
+import torch
+
+
+class ImageCache:
+    """
+    One uint8 tensor of shape `(num_images, num_channels, height, width)`, filled as images are asked for.
+
+    Workers write into the same memory, so that an image is decoded once however many of them there are. Memory is taken
+    only as it is filled.
+
+    Args:
+        num_images (`int`): Number of images.
+        image_shape (`tuple[int, int, int]`): Channels, height and width.
+
+    Raises:
+        ValueError: The tensor is larger than the memory of the machine.
+    """
+
+    def __init__(self, num_images: int, image_shape: tuple[int, int, int]) -> None:
+        needed = num_images * math.prod(image_shape)
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if needed > available:
+            raise ValueError(
+                f"{num_images} decoded images take {needed / 2**30:.1f} GiB and this machine has "
+                f"{available / 2**30:.1f} GiB; pass cache_images=False"
+            )
+        self._images = shared_bytes(needed).view(num_images, *image_shape)
+        self._filled = shared_bytes(num_images)
+
+    def read(self, rows: torch.Tensor, load: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """
+        Args:
+            rows (`torch.Tensor` of `int64` and shape `(batch_size,)`): Numbers of the images.
+            load (`Callable`): Called with the rows that are not there yet; returns their images.
+
+        Returns:
+            `torch.Tensor`: A copy of shape `(batch_size, num_channels, height, width)`.
+        """
+        missing = rows[self._filled[rows] == 0]
+        if len(missing):
+            self._images[missing] = load(missing)
+            # Last, so that another worker never takes an unfinished image. Two that load the same one write the same.
+            self._filled[missing] = 1
+        return self._images[rows]
+
+
+def shared_bytes(size: int) -> torch.Tensor:
+    """
+    Zeros in memory that worker processes share, `uint8` of shape `(size,)`.
+
+    It is an anonymous mapping, which forked workers inherit: `Tensor.share_memory_` would need as much room in /dev/shm,
+    which is 64 MB in most containers. Where workers are spawned, PyTorch moves the tensor to its own shared memory when
+    it sends the first worker its copy.
+    """
+    return torch.frombuffer(mmap.mmap(-1, size), dtype=torch.uint8)

@@ -1,0 +1,144 @@
+"""The data set that a training loop reads: batches of normalised images, augmented all at once."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import torch
+from torch.utils.data import default_collate
+
+from .cache import ImageCache, shared_bytes
+from .pixels import BatchPixels, ImageReader, RecipePixels, drop_corrupt, working_size
+from .recipes import RecipeAugmentation
+from .transforms import BATCH_AUGMENTATIONS, BatchAugmentation, Normalizer
+
+
+class ImageClassificationDataset(torch.utils.data.Dataset):
+    """
+    Images of one split, as an image processor prepares them, and augmented for training.
+
+    A batch is the dict `{"pixel_values": float32 (batch_size, num_channels, height, width), "labels": int64
+    (batch_size,)}`. Without augmentation `pixel_values` are what the processor itself returns.
+
+    Args:
+        dataset (`datasets.Dataset`): With the columns of [`load_splits`].
+        processor (`Any`): An image processor of transformers, e.g. [`HeadShareImageProcessor`].
+        augmentation (`str`, *optional*):
+            `"none"`, `"flip"`, `"crop"` (zero padding of 4 pixels) or `"crop_flip"`, which work on whole batches of
+            prepared images; or a name of [`RecipeAugmentation`], which works on the images as they are in their files.
+        training (`bool`, *optional*, defaults to `False`): Whether there is any augmentation.
+        seed (`int`, *optional*, defaults to 0):
+            With the epoch and the index of an image it determines its augmentation, and nothing else does: neither the
+            batch size nor the number of workers or processes.
+        with_index (`bool`, *optional*, defaults to `False`): Add `"index": int64 (batch_size,)` to a batch.
+        cache_images (`bool`, *optional*, defaults to `True`):
+            Keep the prepared images in memory, shared between workers. Recipes start from the whole file, so that with
+            one there is nothing to keep.
+        skip_corrupt (`bool`, *optional*, defaults to `False`):
+            Decode every image once and leave out those that cannot be decoded. Their number is in `num_corrupt`.
+
+    Attributes:
+        labels (`torch.Tensor` of `int64` and shape `(num_images,)`): Class of every image.
+        label_names (`list[str]`): Name of every class.
+        num_corrupt (`int`): How many images were left out.
+
+    Raises:
+        ValueError: The columns or the processor do not fit, the augmentation is unknown or without effect, or the images
+            do not fit in memory.
+        CorruptImageError: When an image is read that cannot be decoded; names split, row and file.
+    """
+
+    def __init__(
+        self,
+        dataset: datasets.Dataset,
+        processor: Any,
+        *,
+        augmentation: str | None = None,
+        training: bool = False,
+        seed: int = 0,
+        with_index: bool = False,
+        cache_images: bool = True,
+        skip_corrupt: bool = False,
+    ) -> None:
+        _check_columns(dataset)
+        name = augmentation or "none"
+        if name != "none" and not training:
+            raise ValueError(f"`augmentation` is {name!r} but `training` is False; leave it out for evaluation")
+        dataset = dataset.with_format(None).cast_column("image", datasets.Image(decode=False))
+        dataset, self.num_corrupt = drop_corrupt(dataset) if skip_corrupt else (dataset, 0)
+        self.labels = torch.tensor(dataset["label"][:], dtype=torch.int64)
+        self.label_names = list(dataset.features["label"].names)
+        self.with_index = with_index
+        # Shared, so that workers that outlive an epoch see the next one.
+        self._epoch = shared_bytes(8).view(torch.int64)
+        self._normalize = Normalizer(processor)
+        self._pixels = _pixels(dataset, processor, name, seed, cache_images)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, with or without images."""
+        return len(self.label_names)
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """Name of every class by its number."""
+        return dict(enumerate(self.label_names))
+
+    def set_epoch(self, epoch: int) -> None:
+        """
+        Sets the epoch that the augmentation of the next batches depends on, in running workers too.
+
+        Args:
+            epoch (`int`): Number of the pass over the data.
+        """
+        self._epoch[0] = epoch
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} is outside of 0 to {len(self) - 1}")
+        return {name: values[0] for name, values in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+        """
+        A whole batch. PyTorch's data loader calls this where it exists; pair it with [`collate`].
+
+        Args:
+            indices (`Sequence[int]`): Which images.
+        """
+        rows = torch.as_tensor(indices, dtype=torch.int64)
+        pixels = self._pixels(rows, int(self._epoch))
+        batch = {"pixel_values": self._normalize(pixels), "labels": self.labels[rows]}
+        return {**batch, "index": rows} if self.with_index else batch
+
+
+def collate(batch: dict[str, torch.Tensor] | Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """
+    A dict of tensors passes as it is; the items of other data sets are stacked.
+
+    Args:
+        batch (`dict[str, torch.Tensor]` or `Sequence[dict]`): What `__getitems__` returned, or one dict for each item.
+    """
+    return batch if isinstance(batch, dict) else default_collate(list(batch))
+
+
+def _check_columns(dataset: datasets.Dataset) -> None:
+    columns = dataset.column_names
+    if not {"image", "label"} <= set(columns) or not isinstance(dataset.features["label"], datasets.ClassLabel):
+        raise ValueError(
+            f"the data set needs the columns `image` and `label` (a ClassLabel) and has {', '.join(columns)}; load it with "
+            "load_splits"
+        )
+
+
+def _pixels(
+    dataset: datasets.Dataset, processor: Any, name: str, seed: int, cache_images: bool
+) -> BatchPixels | RecipePixels:
+    size = working_size(processor)
+    reader = ImageReader(dataset, processor)
+    if name not in BATCH_AUGMENTATIONS:
+        return RecipePixels(reader, RecipeAugmentation(name, size, processor, seed))
+    cache = ImageCache(len(dataset), (len(processor.image_mean), *size)) if cache_images else None
+    return BatchPixels(reader, BatchAugmentation(BATCH_AUGMENTATIONS[name], seed), cache)

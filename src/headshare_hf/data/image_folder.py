@@ -1,0 +1,67 @@
+"""Folders of image files, one subfolder per class."""
+
+from pathlib import Path
+
+import datasets
+
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+class ImageFolder:
+    """
+    `class/file` or `split/class/file`; the depth of the files says which. Without splits, all is `train`.
+
+    The names of folders and files are not searched for words like "train" or "test", which may well be a class.
+
+    Args:
+        root (`Path`): The folder.
+
+    Raises:
+        ValueError: There is no image in it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._files = sorted(path for path in root.rglob("*") if _is_image(path, root))
+        if not self._files:
+            raise ValueError(f"{root} holds neither parquet files nor images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        nested = any(self._depth(path) == 3 for path in self._files)
+        self._folders = {path.name: path for path in _subfolders(root)} if nested else {"train": root}
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits."""
+        return list(self._folders)
+
+    def read(self, split: str) -> datasets.Dataset:
+        """
+        The files of one split, as columns `image` (undecoded) and `label`, with the class folders in sorted order.
+
+        An empty class folder is a class without images.
+
+        Raises:
+            ValueError: An image does not lie in a class folder.
+        """
+        folder = self._folders[split]
+        depth = self._depth(folder) + 2
+        files = [path for path in self._files if path.is_relative_to(folder)]
+        for path in files:
+            if self._depth(path) != depth:
+                raise ValueError(f"{path} does not lie in a class folder directly below {folder}")
+        names = [path.name for path in _subfolders(folder)]
+        columns = {"image": [str(path) for path in files], "label": [path.parent.name for path in files]}
+        features = datasets.Features(image=datasets.Image(decode=False), label=datasets.ClassLabel(names=names))
+        return datasets.Dataset.from_dict(columns, features=features, split=datasets.NamedSplit(split))
+
+    def _depth(self, path: Path) -> int:
+        return len(path.relative_to(self.root).parts)
+
+
+def _is_image(path: Path, root: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

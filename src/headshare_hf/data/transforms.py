@@ -1,0 +1,114 @@
+"""Augmentation of whole batches of uint8 images, and normalisation in one pass."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from .randomness import random_bits, random_integers
+
+
+class Geometry(NamedTuple):
+    """
+    What a batch augmentation does.
+
+    Attributes:
+        padding (`int`): Zero pixels added on each side before an image of the old size is cut out at random.
+        flip (`bool`): Whether half of the images are mirrored left to right.
+    """
+
+    padding: int
+    flip: bool
+
+
+# Characters and digits change their class when mirrored: for them there is "crop".
+BATCH_AUGMENTATIONS: dict[str, Geometry] = {
+    "none": Geometry(0, False),
+    "flip": Geometry(0, True),
+    "crop": Geometry(4, False),
+    "crop_flip": Geometry(4, True),
+}
+
+_TOP, _LEFT, _FLIP = 0, 1, 2
+
+
+class BatchAugmentation:
+    """
+    Random crop with zero padding and horizontal flip of a whole batch.
+
+    Args:
+        geometry ([`Geometry`]): Padding, and whether to flip.
+        seed (`int`): See [`random_bits`], from which every draw comes.
+    """
+
+    def __init__(self, geometry: Geometry, seed: int) -> None:
+        self.geometry = geometry
+        self.seed = seed
+
+    def __call__(self, images: torch.Tensor, indices: np.ndarray, epoch: int) -> torch.Tensor:
+        """
+        Args:
+            images (`torch.Tensor` of `uint8` and shape `(batch_size, num_channels, height, width)`): The images.
+            indices (`np.ndarray` of shape `(batch_size,)`): Their positions in the data set.
+            epoch (`int`): Number of the pass over the data.
+
+        Returns:
+            `torch.Tensor`: Of the same type and shape.
+        """
+        if self.geometry == BATCH_AUGMENTATIONS["none"]:
+            return images
+        shifts = 2 * self.geometry.padding + 1
+        tops, lefts = (random_integers(shifts, self.seed, epoch, indices, stream) for stream in (_TOP, _LEFT))
+        flips = random_bits(self.seed, epoch, indices, _FLIP) >> np.uint64(63) if self.geometry.flip else 0 * tops
+        padding = self.geometry.padding
+        return crop_and_flip(images, (tops - padding).tolist(), (lefts - padding).tolist(), flips.tolist())
+
+
+def crop_and_flip(
+    images: torch.Tensor, tops: Sequence[int], lefts: Sequence[int], flips: Sequence[int | bool]
+) -> torch.Tensor:
+    """
+    Shifts each image, filling with zeros, and then mirrors some of them.
+
+    Args:
+        images (`torch.Tensor` of `uint8` and shape `(batch_size, num_channels, height, width)`): The images.
+        tops (`Sequence[int]`): Row of each image, in pixels, that becomes its first; negative rows are zeros.
+        lefts (`Sequence[int]`): Likewise for columns.
+        flips (`Sequence[bool]`): Whether to mirror left to right, after the shift.
+
+    Returns:
+        `torch.Tensor`: Of the same type and shape.
+    """
+    # Cutting out a rectangle is a copy of whole rows. One NumPy slice per image took 2 microseconds at 32 pixels where
+    # gathering the batch by computed pixel positions took 7 to 15, and a tenth of the time at 224 pixels.
+    source, result = images.numpy(), np.zeros(images.shape, dtype=np.uint8)
+    height, width = source.shape[2:]
+    for image, target, top, left, flip in zip(source, result, tops, lefts, flips, strict=True):
+        if flip:
+            target = target[:, :, ::-1]
+        target[:, max(0, -top) : height - max(0, top), max(0, -left) : width - max(0, left)] = image[
+            :, max(0, top) : height + min(0, top), max(0, left) : width + min(0, left)
+        ]
+    return torch.from_numpy(result)
+
+
+class Normalizer:
+    """
+    Rescaling and normalisation of an image processor as one multiplication and one addition.
+
+    Args:
+        processor (`Any`): Its `image_mean`, `image_std` and `rescale_factor` are used, where `do_normalize` and
+            `do_rescale` say so.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        mean = np.array(processor.image_mean if processor.do_normalize else (0.0,), dtype=np.float64)
+        std = np.array(processor.image_std if processor.do_normalize else (1.0,), dtype=np.float64)
+        factor = processor.rescale_factor if processor.do_rescale else 1.0
+        self.scale = torch.from_numpy(factor / std).float().view(1, -1, 1, 1)
+        self.shift = torch.from_numpy(-mean / std).float().view(1, -1, 1, 1)
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Maps `(batch_size, num_channels, height, width)` of uint8 to float32, within 1e-6 of the processor."""
+        return images.float().mul_(self.scale).add_(self.shift)

@@ -1,0 +1,174 @@
+"""The model card: metadata that the Hub reads, and text that people read, from one record of facts."""
+
+import difflib
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from .card_checks import check_fields
+from .card_fields import CardFields, CardResult
+
+
+TEMPLATE = Path(__file__).with_name("card_template.md")
+
+
+class HubMetric(NamedTuple):
+    """
+    What the Hub calls a metric.
+
+    Attributes:
+        type (`str`): Identifier of a metric of the Hub.
+        name (`str`): Shown beside the value; tells apart metrics of one type.
+    """
+
+    type: str
+    name: str
+
+
+# Names that evaluation gives, without the `eval_` of the Trainer. Metrics of the mixed prediction are not here: they
+# need the teacher's head, which the published weights do not have.
+METRICS: dict[str, HubMetric] = {
+    "accuracy": HubMetric("accuracy", "Top-1 accuracy"),
+    "top5_accuracy": HubMetric("accuracy", "Top-5 accuracy"),
+    "mean_per_class_accuracy": HubMetric("accuracy", "Mean per-class accuracy"),
+}
+
+TASKS = {"image-classification": "Image Classification"}
+
+# Every loss part as it is written in the card's equation.
+TERMS = {
+    "ce": "CE(p_s, y)",
+    "kd": "T² KL(p_t || p_s)",
+    "teacher_head": "T² KL(p_t || p_th)",
+    "teacher_head_ce": "CE(p_th, y)",
+    "embedding": "||z_s - z_t||²",
+}
+
+# Symbols of the equation, in the order in which the card explains them.
+SYMBOLS = {
+    "y": "`y` is the label",
+    "p_s": "`p_s` is the output of the student's own classifier",
+    "p_th": "`p_th` is the output of the teacher's frozen classifier on the student's embedding",
+    "p_t": "`p_t` is the teacher's output",
+    "z_s": "`z_s` and `z_t` are the embeddings of student and teacher, scaled to length 1",
+}
+
+TAGS = ("image-classification", "headshare_hf")
+TEACHER_TAGS = ("knowledge-distillation", "arxiv:2201.06945")
+
+
+def render_card(card: CardFields) -> ModelCard:
+    """
+    The model card of a network that this package trained.
+
+    Nothing is sent anywhere. `card.save(path)` writes it, and `ModelCard.load(path)` reads it back. Values are
+    fractions in the metadata, as the Hub's metrics have them, and per cent in the text.
+
+    Args:
+        card ([`CardFields`]): All facts.
+
+    Returns:
+        `huggingface_hub.ModelCard`
+
+    Raises:
+        ValueError: A field is missing, empty or contradicts another one, or a metric or task is unknown.
+    """
+    check_fields(card)
+    # huggingface_hub's own `from_template` renders what is undefined as nothing.
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters.update(thousands="{:,}".format, number="{:g}".format, per_cent=_per_cent, duration=_duration)
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    text = template.render(card=card, metrics=METRICS, **_derived(card))
+    return ModelCard(f"---\n{_metadata(card).to_yaml()}\n---\n\n{text}")
+
+
+def _metadata(card: CardFields) -> ModelCardData:
+    tags = [*TAGS, *(TEACHER_TAGS if card.teacher else ()), card.method.name.replace("_", "-"), *card.tags]
+    return ModelCardData(
+        library_name="transformers",
+        pipeline_tag="image-classification",
+        license=card.license,
+        license_name=card.license_name,
+        license_link=card.license_link,
+        base_model=card.base_model,
+        datasets=[card.dataset.id],
+        tags=tags,
+        metrics=sorted({_look_up(METRICS, result.metric, "metric").type for result in card.results}),
+        model_name=card.model.name,
+        eval_results=[_eval_result(result) for result in card.results],
+    )
+
+
+def _eval_result(result: CardResult) -> EvalResult:
+    metric = _look_up(METRICS, result.metric, "metric")
+    return EvalResult(
+        task_type=result.task,
+        task_name=_look_up(TASKS, result.task, "task"),
+        dataset_type=result.dataset_id,
+        dataset_name=result.dataset_name,
+        dataset_split=result.split,
+        metric_type=metric.type,
+        metric_name=metric.name,
+        metric_value=round(result.value, 6),
+    )
+
+
+def _derived(card: CardFields) -> dict[str, Any]:
+    """What the template cannot take from a field as it is."""
+    weights = {name: weight for name, weight in asdict(card.method.weights).items() if weight}
+    terms = [f"{weight:g} {_look_up(TERMS, name, 'loss part')}" for name, weight in weights.items()]
+    equation = " + ".join(terms)
+    return {
+        "equation": f"L = {equation}" + (f",   T = {card.method.temperature:g}" if "T²" in equation else ""),
+        "symbols": [text for symbol, text in SYMBOLS.items() if f"{symbol}," in _tokens(equation)],
+        "softened": "T²" in equation,
+        "results": [
+            (_look_up(METRICS, result.metric, "metric").name, _value(result), result) for result in card.results
+        ],
+        "teacher_metrics": [
+            f"{_look_up(METRICS, name, 'metric').name.lower()} {_per_cent(value)} per cent"
+            for name, value in (card.teacher.metrics if card.teacher else {}).items()
+        ],
+        "sampling": [
+            (f"{result.num_images:,}", _per_cent(math.sqrt(result.value * (1 - result.value) / result.num_images)))
+            for result in card.results
+            if result.metric == "accuracy"
+        ],
+        "most_seeds": max(result.num_seeds for result in card.results),
+    }
+
+
+def _tokens(equation: str) -> str:
+    """The symbols of an equation, each with a comma behind it, so that `p_t` is not found in `p_th`."""
+    words = equation.replace("(", " ").replace(")", " ").replace("|", " ").replace(",", " ").split()
+    return "".join(f"{word}," for word in words)
+
+
+def _look_up(table: dict[str, Any], name: str, kind: str) -> Any:
+    if name in table:
+        return table[name]
+    close = difflib.get_close_matches(name, table, n=2, cutoff=0.4)
+    hint = f"; did you mean {' or '.join(close)}?" if close else ";"
+    raise ValueError(f"unknown {kind} {name!r}{hint} A model card knows: {', '.join(table)}")
+
+
+def _value(result: CardResult) -> str:
+    error = "" if result.standard_error is None else f" ± {_per_cent(result.standard_error)}"
+    return f"{_per_cent(result.value)}{error}"
+
+
+def _per_cent(fraction: float) -> str:
+    return f"{100 * fraction:.2f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

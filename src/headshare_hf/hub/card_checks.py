@@ -1,0 +1,122 @@
+"""The check that nothing which a model card has to say is missing or contradicts the rest."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from huggingface_hub.utils import validate_repo_id
+
+from ..losses import LossWeights
+from .card_fields import CardFields, CardModel, CardResult
+
+
+def check_fields(card: CardFields) -> None:
+    """
+    Raises:
+        ValueError: A field is missing, empty, no single line, out of range, or contradicts another. It is named.
+    """
+    _check_present(card, "")
+    _check_model(card.model)
+    _check_objective(card)
+    for name, repo_id in _repo_ids(card).items():
+        _check_repo_id(name, repo_id)
+    _check_license(card)
+    _check_positive(card.training, "training", "epochs", "batch_size", "learning_rate", "wall_seconds")
+    for index, result in enumerate(card.results):
+        _check_result(result, f"results[{index}]")
+    for name, value in (card.teacher.metrics if card.teacher else {}).items():
+        _check_fraction(value, f"teacher.metrics[{name!r}]")
+
+
+def _check_present(value: Any, name: str) -> None:
+    if is_dataclass(value) and not isinstance(value, LossWeights):
+        for entry in fields(value):
+            inner, inner_name = getattr(value, entry.name), f"{name}.{entry.name}".lstrip(".")
+            if not (entry.metadata.get("optional") and (inner is None or inner in ({}, (), []))):
+                _check_present(inner, inner_name)
+    elif value is None or (hasattr(value, "__len__") and len(value) == 0):
+        raise ValueError(f"`{name}` is {value!r}; a model card needs it")
+    elif isinstance(value, str):
+        _check_text(value, name)
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            _check_present(inner, f"{name}[{key!r}]")
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            _check_present(inner, f"{name}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"`{name}` is {value}; a model card needs a finite number")
+
+
+def _check_text(text: str, name: str) -> None:
+    if not text.strip():
+        raise ValueError(f"`{name}` is {text!r}; a model card needs it")
+    # Both would break the tables of the card.
+    if "\n" in text or "|" in text:
+        raise ValueError(f"`{name}` is {text!r}; it must be one line without '|'")
+
+
+def _check_model(model: CardModel) -> None:
+    _check_positive(model, "model", "embedding_size", "num_parameters", "num_labels", "image_size")
+    if model.channel_order not in ("rgb", "bgr"):
+        raise ValueError(f"`model.channel_order` is {model.channel_order!r}; allowed: 'rgb', 'bgr'")
+    if len(model.image_mean) != len(model.image_std):
+        raise ValueError(
+            f"`model.image_mean` has {len(model.image_mean)} channels and `model.image_std` {len(model.image_std)}"
+        )
+
+
+def _check_objective(card: CardFields) -> None:
+    weights = card.method.weights
+    uses_teacher = weights.needs_teacher or card.method.options.get("student_head", "own") != "own"
+    if uses_teacher and card.teacher is None:
+        raise ValueError(f"`teacher` is missing, but method {card.method.name!r} learns from one: {weights}")
+    if not uses_teacher and card.teacher is not None:
+        raise ValueError(f"`teacher` is given, but nothing of method {card.method.name!r} uses it: {weights}")
+    if (weights.kd or weights.teacher_head) and card.method.temperature is None:
+        raise ValueError("`method.temperature` is missing, but the objective has a softened KL")
+
+
+def _check_license(card: CardFields) -> None:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", card.license):
+        raise ValueError(f"`license` is {card.license!r}; expected an identifier of the Hub, such as 'apache-2.0'")
+    for name in ("license_name", "license_link"):
+        given = getattr(card, name) is not None
+        if given != (card.license == "other"):
+            needed = "is missing for" if not given else "has no place beside"
+            raise ValueError(f"`{name}` {needed} license {card.license!r}; the two go with 'other' and nothing else")
+
+
+def _repo_ids(card: CardFields) -> dict[str, str]:
+    names = {"model.repo_id": card.model.repo_id, "dataset.id": card.dataset.id}
+    names.update({f"results[{i}].dataset_id": result.dataset_id for i, result in enumerate(card.results)})
+    return {**names, **({"base_model": card.base_model} if card.base_model else {})}
+
+
+def _check_repo_id(name: str, repo_id: str) -> None:
+    try:
+        validate_repo_id(repo_id)
+    except ValueError as error:
+        raise ValueError(f"`{name}` is {repo_id!r}, which is no Hub id: {error}") from error
+
+
+def _check_result(result: CardResult, name: str) -> None:
+    _check_fraction(result.value, f"{name}.value")
+    _check_positive(result, name, "num_images", "num_seeds")
+    if result.num_seeds > 1 and result.standard_error is None:
+        raise ValueError(f"`{name}.standard_error` is missing, but the value is a mean over {result.num_seeds} seeds")
+    if result.num_seeds == 1 and result.standard_error is not None:
+        raise ValueError(f"`{name}.standard_error` is {result.standard_error}, but one seed has none")
+
+
+def _check_positive(facts: Any, prefix: str, *names: str) -> None:
+    for name in names:
+        if not getattr(facts, name) > 0:
+            raise ValueError(f"`{prefix}.{name}` is {getattr(facts, name)}; it must be positive")
+
+
+def _check_fraction(value: float, name: str) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"`{name}` is {value}; expected a fraction in [0, 1], not per cent")

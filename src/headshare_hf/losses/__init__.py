@@ -1,0 +1,16 @@
+"""Losses, one per file, and the objective that adds them up."""
+
+from .cross_entropy import cross_entropy
+from .embedding import embedding_loss
+from .kd import kd_loss
+from .objective import DistillationObjective, LossWeights, ObjectiveInputs
+
+
+__all__ = [
+    "DistillationObjective",
+    "LossWeights",
+    "ObjectiveInputs",
+    "cross_entropy",
+    "embedding_loss",
+    "kd_loss",
+]

@@ -1,0 +1,21 @@
+"""Cross-entropy with the labels, through the student's own head or through the teacher's."""
+
+import torch
+from torch.nn import functional as F
+
+
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """
+    Mean cross-entropy, in float32 whatever the precision of the logits.
+
+    With the logits of the teacher's frozen head on the student's embedding this is the second term of equation (2) of
+    arXiv 2201.06945, which the authors' code leaves out.
+
+    Args:
+        logits (`torch.Tensor` of shape `(batch_size, num_labels)`): Scores before the softmax.
+        labels (`torch.Tensor` of shape `(batch_size,)`): Class numbers.
+
+    Returns:
+        `torch.Tensor` of shape `()`.
+    """
+    return F.cross_entropy(logits.float(), labels)

@@ -1,0 +1,159 @@
+"""The sum of the loss parts, each computed only where its weight asks for it."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import TypeVar
+
+import torch
+
+from .cross_entropy import cross_entropy
+from .embedding import embedding_loss
+from .kd import kd_loss
+
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """
+    Weight of every part of the objective; a part of weight 0 is not computed.
+
+    Attributes:
+        ce (`float`): Cross-entropy of the student's own head.
+        kd (`float`): Softened KL of the student's own head.
+        teacher_head (`float`): Softened KL of the teacher's head on the student's embedding.
+        teacher_head_ce (`float`): Cross-entropy of the teacher's head on the student's embedding.
+        embedding (`float`): Squared distance of the unit embeddings.
+
+    Raises:
+        ValueError: A weight is negative or not finite, or all are 0.
+    """
+
+    ce: float = 0.0
+    kd: float = 0.0
+    teacher_head: float = 0.0
+    teacher_head_ce: float = 0.0
+    embedding: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, weight in asdict(self).items():
+            if not 0 <= weight < float("inf"):
+                raise ValueError(f"the weight of `{name}` is {weight}; it must be finite and not negative")
+        if not any(asdict(self).values()):
+            raise ValueError("all loss weights are 0; nothing would be trained")
+
+    @classmethod
+    def coupled(cls, ce: float, kd: float, alpha_th: float, embedding: float = 0.0) -> "LossWeights":
+        """
+        Equations (1) and (2) of arXiv 2201.06945: both heads share the mass of each term, `alpha_th` going to the
+        teacher's.
+
+        Raises:
+            ValueError: `alpha_th` is outside [0, 1].
+        """
+        if not 0 <= alpha_th <= 1:
+            raise ValueError(f"`alpha_th` is {alpha_th}; it must be in [0, 1]")
+        own = 1 - alpha_th
+        return cls(own * ce, own * kd, alpha_th * kd, alpha_th * ce, embedding)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a teacher is needed at all."""
+        return self.kd > 0 or self.embedding > 0 or self.needs_teacher_head
+
+    @property
+    def needs_teacher_head(self) -> bool:
+        """Whether the student's embedding goes through the teacher's classifier."""
+        return self.teacher_head > 0 or self.teacher_head_ce > 0
+
+    @property
+    def needs_teacher_forward(self) -> bool:
+        """Whether the teacher has to see the images; its head alone is enough for `teacher_head_ce`."""
+        return self.kd > 0 or self.embedding > 0 or self.teacher_head > 0
+
+    @property
+    def trains_own_head(self) -> bool:
+        """Whether any part reaches the student's own head."""
+        return self.ce > 0 or self.kd > 0
+
+
+@dataclass
+class ObjectiveInputs:
+    """
+    What the parts are computed from; entries that no part needs stay `None`.
+
+    Attributes:
+        labels (`torch.Tensor` of shape `(batch_size,)`): Class numbers.
+        logits (`torch.Tensor` of shape `(batch_size, num_labels)`): The student's own head.
+        embeddings (`torch.Tensor` of shape `(batch_size, embedding_size)`):
+            The student's embedding as the teacher's head reads it, after a projector if there is one.
+        teacher_logits (`torch.Tensor` of shape `(batch_size, num_labels)`): The teacher's output.
+        teacher_embeddings (`torch.Tensor` of shape `(batch_size, embedding_size)`): The teacher's embedding.
+        teacher_head (`Callable`): The teacher's classifier.
+    """
+
+    labels: torch.Tensor
+    logits: torch.Tensor
+    embeddings: torch.Tensor | None = None
+    teacher_logits: torch.Tensor | None = None
+    teacher_embeddings: torch.Tensor | None = None
+    teacher_head: Callable[[torch.Tensor], torch.Tensor] | None = None
+
+
+class DistillationObjective:
+    """
+    Weighted sum of the parts.
+
+    Args:
+        weights ([`LossWeights`]): Weight of each part.
+        temperature (`float`, *optional*, defaults to `4.0`): T of both KL terms, unitless.
+
+    Raises:
+        ValueError: `temperature` is not positive.
+    """
+
+    part_names = tuple(field.name for field in fields(LossWeights))
+
+    def __init__(self, weights: LossWeights, temperature: float = 4.0) -> None:
+        if not temperature > 0:
+            raise ValueError(f"`temperature` is {temperature}; it must be positive")
+        self.weights = weights
+        self.temperature = temperature
+
+    def __call__(self, inputs: ObjectiveInputs) -> dict[str, torch.Tensor]:
+        """
+        Returns:
+            `dict[str, torch.Tensor]`: `"loss"`, the weighted sum, and every computed part by the name of its weight,
+            without the weight and without gradient. All of shape `()`.
+        """
+        parts = self._parts(inputs)
+        total = torch.stack([getattr(self.weights, name) * part for name, part in parts.items()]).sum()
+        return {"loss": total, **{name: part.detach() for name, part in parts.items()}}
+
+    def _parts(self, inputs: ObjectiveInputs) -> dict[str, torch.Tensor]:
+        weights, parts = self.weights, {}
+        if weights.ce:
+            parts["ce"] = cross_entropy(inputs.logits, inputs.labels)
+        if weights.kd:
+            parts["kd"] = kd_loss(inputs.logits, _given(inputs.teacher_logits), self.temperature)
+        if weights.needs_teacher_head:
+            parts.update(self._teacher_head_parts(inputs))
+        if weights.embedding:
+            parts["embedding"] = embedding_loss(_given(inputs.embeddings), _given(inputs.teacher_embeddings))
+        return parts
+
+    def _teacher_head_parts(self, inputs: ObjectiveInputs) -> dict[str, torch.Tensor]:
+        logits = _given(inputs.teacher_head)(_given(inputs.embeddings))
+        parts = {}
+        if self.weights.teacher_head:
+            parts["teacher_head"] = kd_loss(logits, _given(inputs.teacher_logits), self.temperature)
+        if self.weights.teacher_head_ce:
+            parts["teacher_head_ce"] = cross_entropy(logits, inputs.labels)
+        return parts
+
+
+def _given(value: _T | None) -> _T:
+    if value is None:
+        raise ValueError("a loss part with a positive weight was not given the teacher's output that it needs")
+    return value

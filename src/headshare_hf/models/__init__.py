@@ -1,0 +1,29 @@
+"""Models: backbone, embedding, shareable classifier."""
+
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
+
+from .backbones import backbone_names
+from .configuration_headshare import HeadShareConfig
+from .image_processing_headshare import HeadShareImageProcessor
+from .modeling_headshare import LOADING_PROBLEMS, HeadShareForImageClassification, HeadShareModel
+from .sharing import check_head_fits, check_label_maps, embedding_tap, find_classifier, share_head
+
+
+AutoConfig.register("headshare", HeadShareConfig)
+AutoModel.register(HeadShareConfig, HeadShareModel)
+AutoModelForImageClassification.register(HeadShareConfig, HeadShareForImageClassification)
+AutoImageProcessor.register(HeadShareConfig, HeadShareImageProcessor)
+
+__all__ = [
+    "LOADING_PROBLEMS",
+    "HeadShareConfig",
+    "HeadShareForImageClassification",
+    "HeadShareImageProcessor",
+    "HeadShareModel",
+    "backbone_names",
+    "check_head_fits",
+    "check_label_maps",
+    "embedding_tap",
+    "find_classifier",
+    "share_head",
+]

@@ -1,0 +1,29 @@
+"""The trainer and what runs are made of."""
+
+from .callbacks import HeadSimilarityCallback
+from .config import DistillationConfig
+from .meter import NonFiniteLossError
+from .methods import METHODS, Method, get_method, reference_weights
+from .run_folder import RunFolderError, is_finished, last_checkpoint
+from .runs import StudentHeadStages, run_or_reuse, run_student_head_kd
+from .teacher import load_teacher
+from .trainer import DistillationTrainer
+
+
+__all__ = [
+    "METHODS",
+    "DistillationConfig",
+    "DistillationTrainer",
+    "HeadSimilarityCallback",
+    "Method",
+    "NonFiniteLossError",
+    "RunFolderError",
+    "StudentHeadStages",
+    "get_method",
+    "is_finished",
+    "last_checkpoint",
+    "load_teacher",
+    "reference_weights",
+    "run_or_reuse",
+    "run_student_head_kd",
+]

@@ -1,0 +1,70 @@
+"""Callbacks: the epoch of the augmentation, and the similarity of the two heads."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..evaluation import head_similarity, plot_head_similarity
+from ..models import find_classifier
+
+
+class EpochSeedCallback(TrainerCallback):
+    """
+    Tells the training set its epoch, from which it derives its augmentation.
+
+    accelerate does this for one process but not for several, where the sampler is wrapped once more.
+    """
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Called before the batches of an epoch are drawn."""
+        dataset = getattr(kwargs.get("train_dataloader"), "dataset", None)
+        if hasattr(dataset, "set_epoch"):
+            dataset.set_epoch(int(state.epoch or 0))
+
+
+class HeadSimilarityCallback(TrainerCallback):
+    """
+    Logs, after every epoch, how close the student's head is to another one: cosine per class, and bias distance (the
+    head analysis of arXiv 2201.06945). Draws a plot of it when training ends.
+
+    Args:
+        trainer ([`DistillationTrainer`]): The trainer that logs.
+        reference (`nn.Module`): The model whose head is compared with, e.g. the teacher.
+        plot (`str` or `Path`, *optional*): PNG file to write.
+
+    Raises:
+        ValueError: The two heads have different shapes, so that their rows cannot be compared.
+    """
+
+    def __init__(self, trainer: Any, reference: nn.Module, plot: str | Path | None = None) -> None:
+        self._trainer = trainer
+        self._head = find_classifier(trainer.student)
+        self._reference = find_classifier(reference)
+        self._plot = plot
+        if self._head.weight.shape != self._reference.weight.shape:
+            raise ValueError(
+                f"heads of shape {tuple(self._head.weight.shape)} and {tuple(self._reference.weight.shape)} cannot be "
+                "compared class by class"
+            )
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Called after the last step of an epoch."""
+        found = head_similarity(
+            self._head.weight, self._reference.weight, getattr(self._head, "bias", None), getattr(self._reference, "bias", None)
+        )
+        self._trainer.log({f"head_{name}": value for name, value in found.items() if isinstance(value, float)})
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Called once, after the last epoch."""
+        rows = [row for row in state.log_history if "head_cosine_mean" in row]
+        if self._plot is not None and rows and state.is_world_process_zero:
+            history = [{key.removeprefix("head_"): value for key, value in row.items()} for row in rows]
+            plot_head_similarity(history, self._plot)

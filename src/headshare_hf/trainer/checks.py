@@ -1,0 +1,96 @@
+"""What is refused before the first step."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..losses import LossWeights
+from ..models import check_head_fits, check_label_maps, find_classifier
+from .config import DistillationConfig
+
+
+def check_teacher(student: nn.Module, teacher: nn.Module | None, args: DistillationConfig) -> None:
+    """
+    Checks that the teacher is there exactly when a loss part or an option needs it, and that it fits.
+
+    Raises:
+        ValueError: It is missing, of no use, or its classes or its embedding differ from the student's.
+    """
+    weights = args.loss_weights
+    wanted = weights.needs_teacher or args.student_head != "own" or args.eval_teacher_head_weight > 0
+    if teacher is None:
+        if wanted:
+            raise ValueError(f"method {args.method!r} with these weights and options needs a `teacher`")
+        if args.projector is not None:
+            raise ValueError("`projector` has no effect without a `teacher`")
+        return
+    if not wanted:
+        raise ValueError(
+            f"a teacher was given, but method {args.method or 'plain'!r} uses none; choose a method such as 'th_kd', "
+            "or leave the teacher out"
+        )
+    check_label_maps(teacher, student)
+    _check_embeddings(student, teacher, args, weights)
+
+
+def _check_embeddings(student: nn.Module, teacher: nn.Module, args: DistillationConfig, weights: LossWeights) -> None:
+    meets = weights.needs_teacher_head or weights.embedding > 0 or args.eval_teacher_head_weight > 0
+    if not meets and args.student_head == "own":
+        if args.projector is not None:
+            raise ValueError("`projector` has no effect: no loss part puts the student's embedding beside the teacher's")
+        return
+    head, own = find_classifier(teacher), find_classifier(student)
+    if args.projector is None:
+        check_head_fits(head, own.in_features, "the student")
+    elif own.in_features == head.in_features:
+        raise ValueError(f"`projector` has no use: both embeddings have width {head.in_features}; leave it out")
+
+
+def check_dataset(dataset: Any, model: nn.Module, name: str) -> None:
+    """
+    Checks the labels of a data set which can be asked for them against the classes of the model.
+
+    Raises:
+        ValueError: The set is empty, its labels are all the same or out of range, or it names the classes differently.
+    """
+    if dataset is None:
+        return
+    if hasattr(dataset, "__len__") and len(dataset) == 0:
+        raise ValueError(f"{name} is empty")
+    config: Any = model.config
+    names = getattr(dataset, "label_names", None)
+    if names is not None:
+        _check_names(list(names), config, name)
+    labels = _labels(dataset)
+    if labels is not None:
+        _check_range(labels, config.num_labels, name)
+
+
+def _check_names(names: list[str], config: Any, where: str) -> None:
+    if len(names) != config.num_labels:
+        raise ValueError(
+            f"{where} has {len(names)} classes and the model {config.num_labels}; build the model with "
+            f"num_labels={len(names)}"
+        )
+    for index, label in enumerate(names):
+        known = config.id2label[index]
+        if known not in (label, f"LABEL_{index}"):
+            raise ValueError(f"class {index} is {label!r} in {where} but {known!r} in the model; align `id2label`")
+
+
+def _labels(dataset: Any) -> torch.Tensor | None:
+    if isinstance(getattr(dataset, "labels", None), torch.Tensor):
+        return dataset.labels
+    columns = getattr(dataset, "column_names", None) or []
+    found = [column for column in ("labels", "label") if column in columns]
+    return torch.as_tensor(dataset.with_format(None)[found[0]][:]) if found else None
+
+
+def _check_range(labels: torch.Tensor, num_labels: int, where: str) -> None:
+    outside = ((labels < 0) | (labels >= num_labels)).nonzero()
+    if len(outside):
+        row = int(outside[0])
+        raise ValueError(f"row {row} of {where} has label {int(labels[row])}, outside of 0 to {num_labels - 1}")
+    if where == "train_dataset" and len(labels.unique()) < 2:
+        raise ValueError(f"{where} has only one class; a classifier needs two or more")

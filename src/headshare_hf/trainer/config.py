@@ -1,0 +1,152 @@
+"""Every knob of a training run."""
+
+from dataclasses import dataclass, field
+
+import torch
+from transformers import TrainingArguments
+
+from ..losses import LossWeights
+from .methods import get_method
+
+
+STUDENT_HEADS = ("own", "teacher_init", "teacher_frozen")
+PROJECTORS = ("linear", "linear_bn_relu")
+TEACHER_PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass
+class DistillationConfig(TrainingArguments):
+    r"""
+    Configuration of [`DistillationTrainer`]: transformers' `TrainingArguments` with the fields below, and with the
+    defaults of the recipe of the authors of arXiv 2201.06945 for the optimizer (SGD with momentum, no gradient
+    clipping, weight decay on every tensor).
+
+    Args:
+        method (`str`, *optional*):
+            A row of the method table, e.g. `"th_kd"`. `None`: `"plain"`, unless weights are given below.
+        ce_weight, kd_weight, teacher_head_weight, teacher_head_ce_weight, embedding_weight (`float`, *optional*):
+            Weights of single parts, which replace those of the row.
+        alpha_th (`float`, *optional*):
+            Share, in [0, 1], of the cross-entropy and of the KL that goes through the teacher's head (equations (1)
+            and (2) of the paper). Replaces that of the row; excludes the two teacher-head weights.
+        temperature (`float`, *optional*, defaults to `4.0`): T of the softened KL, unitless.
+        student_head (`str`, *optional*, defaults to `"own"`):
+            `"own"`: the student's classifier starts at random. `"teacher_init"`: it starts as a copy of the teacher's.
+            `"teacher_frozen"`: it is a frozen copy of the teacher's.
+        projector (`str`, *optional*):
+            `"linear"` or `"linear_bn_relu"`: trained between the student's embedding and the teacher's when their
+            widths differ; kept in checkpoints, never published.
+        eval_teacher_head_weight (`float`, *optional*, defaults to `0.0`):
+            Weight, in [0, 1], of the teacher's head in the mixed prediction that evaluation reports beside the
+            student's own as `mixed_accuracy`. 0 reports the student alone.
+        teacher_precision (`str`, *optional*, defaults to `"auto"`):
+            Precision in which the teacher computes: `"auto"` (that of the training), `"float32"`, `"bfloat16"` or
+            `"float16"`. Its weights are never converted.
+        lr_decay_epochs (`list[int]`, *optional*):
+            Epochs after which the learning rate is multiplied by `lr_decay_rate`; replaces `lr_scheduler_type`.
+        lr_decay_rate (`float`, *optional*, defaults to `0.1`): Factor of those steps.
+        decay_norm_and_bias (`bool`, *optional*, defaults to `True`):
+            Whether weight decay acts on biases and normalisation layers too, as in the authors' code. `False` is what
+            transformers does.
+
+    Raises:
+        ValueError: A field is out of its range, or would have no effect; the message names it.
+    """
+
+    method: str | None = field(default=None, metadata={"help": "A row of the method table, e.g. th_kd."})
+    ce_weight: float | None = field(default=None, metadata={"help": "Weight of the cross-entropy, own head."})
+    kd_weight: float | None = field(default=None, metadata={"help": "Weight of the softened KL, own head."})
+    teacher_head_weight: float | None = field(default=None, metadata={"help": "Weight of the KL, teacher's head."})
+    teacher_head_ce_weight: float | None = field(
+        default=None, metadata={"help": "Weight of the cross-entropy through the teacher's head."}
+    )
+    embedding_weight: float | None = field(default=None, metadata={"help": "Weight of the embedding distance."})
+    alpha_th: float | None = field(default=None, metadata={"help": "Share of CE and KL through the teacher's head."})
+    temperature: float = field(default=4.0, metadata={"help": "Temperature of the softened KL."})
+    student_head: str = field(default="own", metadata={"help": "own, teacher_init or teacher_frozen."})
+    projector: str | None = field(default=None, metadata={"help": "Training-only projector, if widths differ."})
+    eval_teacher_head_weight: float = field(default=0.0, metadata={"help": "Teacher's head in mixed_accuracy."})
+    teacher_precision: str = field(default="auto", metadata={"help": "auto, float32, bfloat16 or float16."})
+    lr_decay_epochs: list[int] | None = field(default=None, metadata={"help": "Epochs of the learning rate steps."})
+    lr_decay_rate: float = field(default=0.1, metadata={"help": "Factor of each learning rate step."})
+    decay_norm_and_bias: bool = field(default=True, metadata={"help": "Weight decay on every tensor."})
+
+    optim: str = field(default="sgd", metadata={"help": "Optimizer."})
+    optim_args: str | None = field(default=None, metadata={"help": "Its arguments; SGD: momentum=0.9 unless given."})
+    learning_rate: float = field(default=0.05, metadata={"help": "Initial learning rate."})
+    weight_decay: float = field(default=5e-4, metadata={"help": "Weight decay."})
+    per_device_train_batch_size: int = field(default=64, metadata={"help": "Images a step and process."})
+    per_device_eval_batch_size: int = field(default=256, metadata={"help": "Images an evaluation step and process."})
+    max_grad_norm: float = field(default=0.0, metadata={"help": "Gradient clipping; 0: none."})
+    # The default filter reads the loss on the host at every step; non-finite losses are found without that here.
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Not used; non-finite losses stop the run."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Batches are made by the data set itself."})
+    # Running counts instead of all logits of the evaluation set.
+    batch_eval_metrics: bool = field(default=True, metadata={"help": "Compute metrics batch by batch."})
+    # Every trainable parameter has a gradient here, so DDP need not search the graph at each step.
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "DDP option."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.optim_args is None and str(getattr(self.optim, "value", self.optim)) == "sgd":
+            self.optim_args = "momentum=0.9"
+        # Pinned memory serves the copy to an accelerator; without one torch warns at every epoch.
+        self.dataloader_pin_memory &= torch.accelerator.is_available() and not self.use_cpu
+        self._check_choices()
+        self._check_ranges()
+        self._check_head_options()
+
+    @property
+    def loss_weights(self) -> LossWeights:
+        """The weights that the method, the single weights and `alpha_th` amount to."""
+        row = get_method(self.method or "plain")
+        alpha_th = self.alpha_th if self.alpha_th is not None else row.alpha_th
+        if self._own_teacher_head_weights():
+            alpha_th = None
+        ce, kd = _first(self.ce_weight, row.ce), _first(self.kd_weight, row.kd)
+        embedding = _first(self.embedding_weight, row.embedding)
+        if alpha_th is not None:
+            return LossWeights.coupled(ce, kd, alpha_th, embedding)
+        teacher_head = _first(self.teacher_head_weight, row.teacher_head)
+        return LossWeights(ce, kd, teacher_head, _first(self.teacher_head_ce_weight, 0.0), embedding)
+
+    def _own_teacher_head_weights(self) -> bool:
+        return self.teacher_head_weight is not None or self.teacher_head_ce_weight is not None
+
+    def _check_choices(self) -> None:
+        for name, value, allowed in (
+            ("student_head", self.student_head, STUDENT_HEADS),
+            ("projector", self.projector, (None, *PROJECTORS)),
+            ("teacher_precision", self.teacher_precision, TEACHER_PRECISIONS),
+        ):
+            if value not in allowed:
+                raise ValueError(f"`{name}` is {value!r}; allowed: {', '.join(map(str, allowed))}")
+
+    def _check_ranges(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"`temperature` is {self.temperature}; it must be positive")
+        if not 0 <= self.eval_teacher_head_weight <= 1:
+            raise ValueError(
+                f"`eval_teacher_head_weight` is {self.eval_teacher_head_weight}; it must be in [0, 1]"
+            )
+        if self.lr_decay_epochs is not None and self.max_steps > 0:
+            raise ValueError("`lr_decay_epochs` counts epochs, so it cannot be combined with `max_steps`")
+        if not 0 < self.lr_decay_rate <= 1:
+            raise ValueError(f"`lr_decay_rate` is {self.lr_decay_rate}; it must be in (0, 1]")
+
+    def _check_head_options(self) -> None:
+        if self.alpha_th is not None and self._own_teacher_head_weights():
+            raise ValueError(
+                "`alpha_th` sets the weights of both teacher-head terms; leave out `teacher_head_weight` and "
+                "`teacher_head_ce_weight`"
+            )
+        weights = self.loss_weights
+        if not weights.trains_own_head and self.student_head != "teacher_frozen":
+            raise ValueError(
+                "no loss part reaches the student's own head, which would stay random; set "
+                "`student_head='teacher_frozen'`, so that the student is published with the teacher's classifier"
+            )
+
+
+def _first(value: float | None, fallback: float) -> float:
+    return fallback if value is None else value

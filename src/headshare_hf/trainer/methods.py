@@ -1,0 +1,118 @@
+"""The method table: a method is a row of loss weights and options."""
+
+import difflib
+from dataclasses import dataclass
+
+from ..losses import LossWeights
+
+
+@dataclass(frozen=True)
+class Method:
+    """
+    One row of the table.
+
+    Attributes:
+        summary (`str`): What the row does, in one line.
+        source (`str`): Where its weights come from.
+        ce (`float`): Weight of the cross-entropy with the labels.
+        kd (`float`): Weight of the softened KL.
+        teacher_head (`float`): Weight of the softened KL through the teacher's head.
+        embedding (`float`): Weight of the embedding distance.
+        alpha_th (`float`, *optional*): Share of `ce` and `kd` that goes through the teacher's head, equations (1)-(2).
+    """
+
+    summary: str
+    source: str
+    ce: float = 1.0
+    kd: float = 0.0
+    teacher_head: float = 0.0
+    embedding: float = 0.0
+    alpha_th: float | None = None
+
+
+_REFERENCE = "README of the authors' code, Alibaba-MIIL/HeadSharingKD"
+
+METHODS: dict[str, Method] = {
+    "plain": Method("Labels alone: baselines, teachers, and the SH-KD teacher around a frozen head", "-"),
+    "kd": Method(
+        "Softened KL between the two outputs (Hinton et al., arXiv 1503.02531)",
+        "the KD row of the authors' scripts, as in RepDistiller",
+        ce=0.1,
+        kd=0.9,
+    ),
+    "th_kd": Method(
+        "TH-KD: KL through the student's head, and through the teacher's frozen head",
+        f"{_REFERENCE} (kdth, weights 1 / 1.5 / 0.02)",
+        kd=1.5,
+        teacher_head=0.02,
+    ),
+    "th_kd_coupled": Method(
+        "TH-KD as the paper writes it: both heads share KL and cross-entropy, equations (1)-(2)",
+        "arXiv 2201.06945; it does not state alpha_th, one half is this project's choice, the sum of weights is th_kd's",
+        kd=1.5,
+        alpha_th=0.5,
+    ),
+    "kde": Method(
+        "KD and the distance of the unit embeddings",
+        "form of the authors' code; it publishes no weight, this one is 0.5 for its sum over 64 images",
+        kd=1.0,
+        embedding=32.0,
+    ),
+    "th_kde": Method(
+        "KDE with the KL through the teacher's frozen head added",
+        "form of the authors' code (kdeth); weights as kde, and 0.02 as th_kd",
+        kd=1.0,
+        embedding=32.0,
+        teacher_head=0.02,
+    ),
+    "sh_kd": Method(
+        "SH-KD, last run: KD from a teacher that was trained around a student's frozen head",
+        f"{_REFERENCE} (second step, weights 1 / 1.0, without its contrastive term)",
+        kd=1.0,
+    ),
+}
+
+
+def get_method(name: str) -> Method:
+    """
+    The row called `name`.
+
+    Raises:
+        ValueError: There is none; the nearest names and all names are listed.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    close = difflib.get_close_matches(name, METHODS, n=2, cutoff=0.4)
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    raise ValueError(f"unknown method {name!r}{hint} Methods: {', '.join(METHODS)}")
+
+
+def reference_weights(
+    distill: str, gamma: float, alpha: float, beta: float, delta: float, batch_size: int
+) -> LossWeights:
+    """
+    The weights `-r -a -b -d` of the authors' `train_student.py`, in the units of this package.
+
+    Their embedding distance is a sum over the batch and ours a mean, so their β is multiplied by the batch size; all
+    other terms have the same scale.
+
+    Args:
+        distill (`str`): Their `--distill`: `kd`, `kdth`, `kde` or `kdeth`.
+        gamma (`float`): Their weight of the cross-entropy.
+        alpha (`float`): Their weight of the KL through the student's head.
+        beta (`float`): Their weight of the third term.
+        delta (`float`): Their weight of the KL through the teacher's head in `kdeth`; unused by the others.
+        batch_size (`int`): Images a step.
+
+    Raises:
+        ValueError: `distill` is none of the four.
+    """
+    if distill == "kd":
+        return LossWeights(ce=gamma, kd=alpha)
+    if distill == "kdth":
+        return LossWeights(ce=gamma, kd=alpha, teacher_head=beta)
+    if distill == "kde":
+        return LossWeights(ce=gamma, kd=alpha, embedding=beta * batch_size)
+    if distill == "kdeth":
+        return LossWeights(ce=gamma, kd=alpha, teacher_head=delta, embedding=beta * batch_size)
+    raise ValueError(f"no translation for --distill {distill}; known: kd, kdth, kde, kdeth")

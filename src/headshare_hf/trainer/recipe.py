@@ -1,0 +1,177 @@
+"""From a recipe to models, data sets and a finished run. The example scripts are thin covers of this module."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import set_seed
+
+from ..data import ImageClassificationDataset, load_splits
+from ..models import HeadShareConfig, HeadShareForImageClassification, HeadShareImageProcessor, find_classifier
+from .callbacks import HeadSimilarityCallback
+from .recipe_arguments import DataArguments, ModelArguments, Recipe
+from .runs import StudentHeadStages, run_or_reuse, run_student_head_kd
+from .teacher import load_teacher
+from .trainer import DistillationTrainer
+
+
+@dataclass
+class RecipeData:
+    """
+    The images of a recipe.
+
+    Attributes:
+        train ([`ImageClassificationDataset`]): What is trained on.
+        evaluation ([`ImageClassificationDataset`]): What is evaluated on.
+        processor ([`HeadShareImageProcessor`]): How both were prepared; saved with the student.
+    """
+
+    train: ImageClassificationDataset
+    evaluation: ImageClassificationDataset
+    processor: HeadShareImageProcessor
+
+    @property
+    def label_names(self) -> list[str]:
+        """Name of every class, in order."""
+        return self.train.label_names
+
+    def for_trainer(self) -> dict[str, Any]:
+        """The arguments of [`DistillationTrainer`] that these are."""
+        return {
+            "train_dataset": self.train,
+            "eval_dataset": self.evaluation,
+            "processing_class": self.processor,
+        }
+
+
+def build_data(data: DataArguments, seed: int) -> RecipeData:
+    """
+    Loads what section `data` describes.
+
+    Args:
+        data ([`DataArguments`]): The section.
+        seed (`int`): Of the augmentation and of a validation split.
+    """
+    size = {"height": data.image_size, "width": data.image_size}
+    processor = HeadShareImageProcessor(size=size, image_mean=data.mean, image_std=data.std)
+    train, evaluation = load_splits(
+        data.name,
+        (data.train_split, data.eval_split),
+        config_name=data.config_name,
+        image_column=data.image_column,
+        label_column=data.label_column,
+        validation_fraction=data.validation_fraction,
+        max_samples=(data.max_train_samples, data.max_eval_samples),
+        seed=seed,
+    )
+    options: dict[str, Any] = {"seed": seed, "cache_images": data.cache_images, "skip_corrupt": data.skip_corrupt}
+    return RecipeData(
+        ImageClassificationDataset(train, processor, training=True, augmentation=data.augmentation, **options),
+        ImageClassificationDataset(evaluation, processor, **options),
+        processor,
+    )
+
+
+def build_model(model: ModelArguments, data: DataArguments, label_names: list[str], seed: int) -> nn.Module:
+    """
+    The network of a model section: trained weights, or new ones drawn from `seed`.
+
+    Args:
+        model ([`ModelArguments`]): The section.
+        data ([`DataArguments`]): Says the image size and the number of channels.
+        label_names (`list[str]`): Name of every class, in order.
+        seed (`int`): Of random weights.
+
+    Raises:
+        ValueError: The section names neither weights nor a backbone.
+    """
+    if model.name_or_path is not None:
+        return build_teacher(model, label_names)[0]
+    if model.backbone is None:
+        raise ValueError("a model section needs `name_or_path` (trained weights) or `backbone` (a new network)")
+    set_seed(seed)
+    config = HeadShareConfig(
+        backbone=model.backbone,
+        backbone_kwargs=model.backbone_kwargs,
+        embedding_size=model.embedding_size,
+        projector=model.projector,
+        head_type=model.head_type,
+        head_scale=model.head_scale,
+        image_size=data.image_size,
+        num_channels=len(data.mean),
+        id2label=dict(enumerate(label_names)),
+        label2id={name: index for index, name in enumerate(label_names)},
+    )
+    return HeadShareForImageClassification(config)
+
+
+def build_teacher(model: ModelArguments, label_names: list[str]) -> tuple[nn.Module, Any]:
+    """
+    The trained teacher of a recipe and its image processor.
+
+    Args:
+        model ([`ModelArguments`]): Section `teacher`.
+        label_names (`list[str]`): Name of every class of the data, in order.
+
+    Raises:
+        ValueError: The section names no trained weights, or `same_label_order` is claimed for another number of
+            classes.
+    """
+    if model.name_or_path is None:
+        raise ValueError("section `teacher` needs `name_or_path`, trained weights; train one with examples/run_train.py")
+    teacher, processor = load_teacher(model.name_or_path)
+    if model.same_label_order:
+        config: Any = teacher.config
+        if config.num_labels != len(label_names):
+            raise ValueError(f"the teacher has {config.num_labels} classes and the data {len(label_names)}")
+        config.id2label = dict(enumerate(label_names))
+        config.label2id = {name: index for index, name in enumerate(label_names)}
+    return teacher, processor
+
+
+def run_recipe(recipe: Recipe) -> tuple[DistillationTrainer, dict[str, Any]]:
+    """
+    Trains what a recipe describes, or goes on with it, or uses what is finished.
+
+    Args:
+        recipe ([`Recipe`]): The sections.
+
+    Returns:
+        `tuple[DistillationTrainer, dict[str, Any]]`: The trainer of the (last) run, and its results.
+    """
+    data = build_data(recipe.data, recipe.training.seed)
+    if recipe.sh_kd is not None:
+        return _run_chain(recipe, data)
+    return _run_single(recipe, data)
+
+
+def _run_single(recipe: Recipe, data: RecipeData) -> tuple[DistillationTrainer, dict[str, Any]]:
+    args = recipe.training
+    student = build_model(recipe.student, recipe.data, data.label_names, args.seed)
+    teacher, processor = build_teacher(recipe.teacher, data.label_names) if recipe.teacher else (None, None)
+    trainer = DistillationTrainer(
+        student, args, teacher=teacher, teacher_processing_class=processor, **data.for_trainer()
+    )
+    if teacher is not None and find_classifier(teacher).weight.shape == find_classifier(student).weight.shape:
+        plot = Path(args.output_dir) / "head_similarity.png"
+        trainer.add_callback(HeadSimilarityCallback(trainer, teacher, plot=plot))
+    return trainer, run_or_reuse(trainer)
+
+
+def _run_chain(recipe: Recipe, data: RecipeData) -> tuple[DistillationTrainer, dict[str, Any]]:
+    options, shared = recipe.sh_kd, recipe.shared_teacher
+    if options is None or shared is None:
+        raise ValueError("SH-KD needs section `shared_teacher`, the network that is trained around the student's head")
+    teacher, processor = build_teacher(recipe.teacher, data.label_names) if recipe.teacher else (None, None)
+    stages = StudentHeadStages(
+        new_student=lambda seed: build_model(recipe.student, recipe.data, data.label_names, seed),
+        new_teacher=lambda seed: build_model(shared, recipe.data, data.label_names, seed),
+        temporary_method=options.temporary_method,
+        teacher=teacher,
+        teacher_processing_class=processor,
+        temporary_epochs=options.temporary_epochs,
+        teacher_epochs=options.teacher_epochs,
+    )
+    trainer, results = run_student_head_kd(stages, recipe.training, **data.for_trainer())
+    return trainer, {**results[list(results)[-1]], "runs": results}

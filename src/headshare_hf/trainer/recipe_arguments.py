@@ -1,0 +1,252 @@
+"""The sections of a recipe file, and how a file and the command line become their objects."""
+
+import dataclasses
+import difflib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from transformers import HfArgumentParser
+
+from .config import DistillationConfig
+
+
+_T = TypeVar("_T")
+
+
+@dataclass
+class ModelArguments:
+    """
+    Section `student`, `teacher` or `shared_teacher`: trained weights, or a network to be trained.
+
+    Attributes:
+        name_or_path (`str`, *optional*): Hub id or folder of trained weights. `None`: random weights.
+        backbone (`str`, *optional*): Backbone of a new network.
+        backbone_kwargs (`dict`, *optional*): Its further arguments.
+        embedding_size (`int`, *optional*): See [`HeadShareConfig`], as the following.
+        projector (`str`, *optional*): Projector inside of the model.
+        head_type (`str`): Kind of classifier.
+        head_scale (`float`): Scale of a cosine classifier.
+        same_label_order (`bool`): For trained weights that name the classes otherwise than the data ("tench" and
+            "tench, Tinca tinca"): the caller vouches that class i is the same, and the names of the data are used.
+    """
+
+    name_or_path: str | None = field(default=None, metadata={"help": "Hub id or folder of trained weights."})
+    backbone: str | None = field(default=None, metadata={"help": "Backbone of a new network, e.g. resnet8x4."})
+    backbone_kwargs: dict | None = field(default=None, metadata={"help": "Further arguments of the backbone."})
+    embedding_size: int | None = field(default=None, metadata={"help": "Width of the embedding."})
+    projector: str | None = field(default=None, metadata={"help": "linear or linear_bn_relu, inside of the model."})
+    head_type: str = field(default="linear", metadata={"help": "linear or cosine."})
+    head_scale: float = field(default=16.0, metadata={"help": "Scale of a cosine head."})
+    same_label_order: bool = field(default=False, metadata={"help": "Trained weights number the classes as the data."})
+
+    def __post_init__(self) -> None:
+        if self.name_or_path is not None and self.backbone is not None:
+            raise ValueError("give `name_or_path` for trained weights or `backbone` for a new network, not both")
+
+
+@dataclass
+class DataArguments:
+    """
+    Section `data`.
+
+    Attributes:
+        name (`str`): Hub id or folder of the data set.
+        config_name (`str`, *optional*): Configuration of a Hub data set.
+        train_split (`str`): Split to train on.
+        eval_split (`str`): Split to evaluate on.
+        validation_fraction (`float`): Share of the training split, in [0, 1), that is evaluated on instead.
+        image_column (`str`, *optional*): Column of the images; found by itself where there is one.
+        label_column (`str`, *optional*): Column of the labels; likewise.
+        image_size (`int`): Height and width in pixels.
+        mean (`list[float]`): Channel means of images in [0, 1].
+        std (`list[float]`): Channel standard deviations.
+        augmentation (`str`): Name of the training augmentation.
+        skip_corrupt (`bool`): Leave out images that cannot be decoded, with a count, instead of stopping.
+        cache_images (`bool`): Keep decoded images in memory.
+        max_train_samples (`int`, *optional*): Use that many training images only.
+        max_eval_samples (`int`, *optional*): Likewise for evaluation.
+        title (`str`, *optional*): Name of the data set for people, in the model card.
+        license (`str`): License of the images, in words, for the model card.
+        weights_license (`str`): License of the trained weights, as the Hub spells it.
+    """
+
+    name: str = field(default="", metadata={"help": "Hub id or folder of the data set."})
+    config_name: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
+    train_split: str = field(default="train", metadata={"help": "Split to train on."})
+    eval_split: str = field(default="test", metadata={"help": "Split to evaluate on."})
+    validation_fraction: float = field(default=0.0, metadata={"help": "Share of the training split to evaluate on."})
+    image_column: str | None = field(default=None, metadata={"help": "Column of the images."})
+    label_column: str | None = field(default=None, metadata={"help": "Column of the labels."})
+    image_size: int = field(default=32, metadata={"help": "Height and width in pixels."})
+    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406], metadata={"help": "Channel means."})
+    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225], metadata={"help": "Channel deviations."})
+    augmentation: str = field(default="crop_flip", metadata={"help": "Training augmentation."})
+    skip_corrupt: bool = field(default=False, metadata={"help": "Leave out images that cannot be decoded."})
+    cache_images: bool = field(default=True, metadata={"help": "Keep decoded images in memory."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Use that many training images."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Use that many evaluation images."})
+    title: str | None = field(default=None, metadata={"help": "Name of the data set, for the card."})
+    license: str = field(default="not stated", metadata={"help": "License of the images, for the card."})
+    weights_license: str = field(default="apache-2.0", metadata={"help": "License of the trained weights."})
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("section `data` needs `name`, the Hub id or folder of a data set")
+
+
+@dataclass
+class StudentHeadArguments:
+    """
+    Section `sh_kd`: the two earlier runs of SH-KD.
+
+    Attributes:
+        temporary_method (`str`): Method of the temporary student; anything but `plain` needs a trained teacher.
+        temporary_epochs (`float`, *optional*): Its epochs.
+        teacher_epochs (`float`, *optional*): Its epochs.
+    """
+
+    temporary_method: str = field(default="plain", metadata={"help": "Method of the temporary student."})
+    temporary_epochs: float | None = field(default=None, metadata={"help": "Its epochs."})
+    teacher_epochs: float | None = field(default=None, metadata={"help": "Its epochs."})
+
+
+@dataclass
+class Recipe:
+    """
+    One recipe: its sections, those that a file may leave out being `None`.
+
+    Attributes:
+        student ([`ModelArguments`]): The model that is trained.
+        data ([`DataArguments`]): Its images.
+        training ([`DistillationConfig`]): Method and training arguments.
+        teacher ([`ModelArguments`], *optional*): A trained teacher.
+        shared_teacher ([`ModelArguments`], *optional*): The network that SH-KD trains around the student's head.
+        sh_kd ([`StudentHeadArguments`], *optional*): The earlier runs of SH-KD.
+    """
+
+    student: ModelArguments
+    data: DataArguments
+    training: DistillationConfig
+    teacher: ModelArguments | None = None
+    shared_teacher: ModelArguments | None = None
+    sh_kd: StudentHeadArguments | None = None
+
+
+SECTIONS: dict[str, type] = {
+    "student": ModelArguments,
+    "teacher": ModelArguments,
+    "shared_teacher": ModelArguments,
+    "data": DataArguments,
+    "training": DistillationConfig,
+    "sh_kd": StudentHeadArguments,
+}
+
+
+def parse_recipe(arguments: list[str]) -> Recipe:
+    """
+    Reads `--config FILE` (YAML or JSON) and `--section.field value` overrides.
+
+    A file may name another one under `extends`, relative to itself, whose sections it then completes or overrides.
+
+    Args:
+        arguments (`list[str]`): The command line, without the program.
+
+    Raises:
+        ValueError: Names the file, section or field that is wrong, and the nearest right name.
+    """
+    config, overrides = _split(arguments)
+    sections = _read(config) if config is not None else {}
+    for (section, name), value in overrides.items():
+        sections.setdefault(section, {})[name] = value
+    return build_recipe(sections)
+
+
+def build_recipe(sections: dict[str, dict[str, Any]]) -> Recipe:
+    """
+    Args:
+        sections (`dict[str, dict[str, Any]]`): The content of a recipe file.
+
+    Raises:
+        ValueError: As [`parse_recipe`].
+    """
+    for required in ("student", "data", "training"):
+        if required not in sections:
+            raise ValueError(f"the recipe has no section `{required}`; sections: {', '.join(SECTIONS)}")
+    return Recipe(**{name: _section(name, content or {}) for name, content in sections.items()})
+
+
+def describe_options() -> str:
+    """What `--help` prints: every field of every section."""
+    lines = ["--config FILE                    recipe in YAML or JSON; any field below replaces its value"]
+    for section, kind in SECTIONS.items():
+        own = set(DistillationConfig.__annotations__) if kind is DistillationConfig else None
+        for entry in dataclasses.fields(kind):
+            if own is None or entry.name in own:
+                lines.append(f"--{section}.{entry.name:<30} {entry.metadata.get('help', '')}")
+    return "\n".join([*lines, "--training.* also takes every field of transformers.TrainingArguments"])
+
+
+def _split(arguments: list[str]) -> tuple[Path | None, dict[tuple[str, str], Any]]:
+    config, overrides, rest = None, {}, list(arguments)
+    while rest:
+        flag = rest.pop(0)
+        if not flag.startswith("--"):
+            raise ValueError(f"unexpected argument {flag!r}; options look like --training.learning_rate 0.1")
+        name, given, value = flag[2:].partition("=")
+        if not given:
+            if not rest:
+                raise ValueError(f"option {flag} needs a value")
+            value = rest.pop(0)
+        if name == "config":
+            config = Path(value)
+            continue
+        section, dot, key = name.partition(".")
+        if not dot:
+            raise ValueError(f"option {flag} has no section; write e.g. --training.{name}")
+        overrides[(section, key)] = yaml.safe_load(value)
+    return config, overrides
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    if not path.is_file():
+        raise ValueError(f"recipe {path} does not exist")
+    text = path.read_text(encoding="utf-8")
+    try:
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (json.JSONDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"recipe {path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"recipe {path} must consist of sections: {', '.join(SECTIONS)}")
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    # Section by section, so that a recipe states only what is its own.
+    merged = _read(path.parent / base)
+    for name, section in content.items():
+        merged[name] = {**merged.get(name, {}), **(section or {})}
+    return merged
+
+
+def _section(name: str, content: dict[str, Any]) -> Any:
+    if name not in SECTIONS:
+        raise ValueError(f"unknown section `{name}`{_nearest(name, SECTIONS)}; sections: {', '.join(SECTIONS)}")
+    kind = SECTIONS[name]
+    known = {entry.name: entry for entry in dataclasses.fields(kind) if entry.init}
+    for key in content:
+        if key not in known:
+            raise ValueError(f"section `{name}` has no field `{key}`{_nearest(key, known)}")
+    values = {key: _number(value, str(known[key].type)) for key, value in content.items()}
+    return HfArgumentParser(kind).parse_dict(values)[0]
+
+
+def _number(value: Any, kind: str) -> Any:
+    # YAML 1.1 reads 1e-4 as text.
+    return float(value) if isinstance(value, str) and "float" in kind and "str" not in kind else value
+
+
+def _nearest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean `{close[0]}`?" if close else ""

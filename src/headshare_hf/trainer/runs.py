@@ -1,0 +1,154 @@
+"""Runs that pick up where they are: not started, cut in the middle, or finished; and SH-KD as a chain of three."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from . import run_folder
+from .checkpointing import load_weights
+from .config import DistillationConfig
+from .trainer import DistillationTrainer
+
+
+logger = logging.getLogger(__name__)
+
+TEMPORARY_STUDENT, SHARED_TEACHER, FINAL_STUDENT = "1_temporary_student", "2_teacher", "3_student"
+
+
+def run_or_reuse(trainer: DistillationTrainer) -> dict[str, float]:
+    """
+    Brings the run of `trainer` to its end, whatever there is of it already in its folder.
+
+    A finished run is loaded, a run that was cut goes on from its last whole checkpoint, and anything else starts. The
+    student, its processor and the results are saved at the end.
+
+    Args:
+        trainer ([`DistillationTrainer`]): Ready to train.
+
+    Returns:
+        `dict[str, float]`: The metrics on the evaluation set (fractions), and `train_seconds`.
+
+    Raises:
+        RunFolderError: The folder holds another run.
+    """
+    folder = Path(trainer.args.output_dir)
+    if run_folder.is_finished(folder):
+        return _reuse(trainer, folder)
+    checkpoint = run_folder.last_checkpoint(folder)
+    if checkpoint is not None:
+        logger.info("%s: going on from %s", folder, checkpoint)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    seconds = trainer.train_seconds
+    results = trainer.evaluate() if trainer.eval_dataset is not None else {}
+    results["train_seconds"] = seconds
+    trainer.save_model()
+    if trainer.is_world_process_zero():
+        run_folder.finish(folder, results)
+    trainer.accelerator.wait_for_everyone()
+    return results
+
+
+def _reuse(trainer: DistillationTrainer, folder: Path) -> dict[str, float]:
+    record = run_folder.read_run(folder) or {}
+    run_folder.check_identity(folder, record, trainer.identity)
+    logger.info("%s is finished and is used as it is", folder)
+    load_weights(trainer.student, folder)
+    return record["results"]
+
+
+@dataclass
+class StudentHeadStages:
+    """
+    What the three runs of SH-KD (arXiv 2201.06945, section 3.2) are made of.
+
+    Attributes:
+        new_student (`Callable[[int], nn.Module]`): Builds a fresh student from a seed; called for two of the runs.
+        new_teacher (`Callable[[int], nn.Module]`): Builds the teacher that will be trained around the student's head;
+            it may start from trained weights.
+        temporary_method (`str`): Method of the first run. The paper allows any; `"plain"` uses labels alone.
+        teacher (`nn.Module`, *optional*): An ordinary teacher, for a `temporary_method` that needs one.
+        teacher_processing_class (`Any`, *optional*): Its image processor.
+        temporary_epochs (`float`, *optional*): Epochs of the first run; those of the last by default.
+        teacher_epochs (`float`, *optional*): Epochs of the second run; those of the last by default.
+    """
+
+    new_student: Callable[[int], nn.Module]
+    new_teacher: Callable[[int], nn.Module]
+    temporary_method: str = "plain"
+    teacher: nn.Module | None = None
+    teacher_processing_class: Any = None
+    temporary_epochs: float | None = None
+    teacher_epochs: float | None = None
+
+
+def run_student_head_kd(
+    stages: StudentHeadStages, args: DistillationConfig, **trainer_kwargs: Any
+) -> tuple[DistillationTrainer, dict[str, dict[str, float]]]:
+    """
+    SH-KD from beginning to end: a temporary student, the teacher around its frozen head, a new student from that
+    teacher. Each run has its own folder below `args.output_dir`; called again, finished runs are reused and a cut one
+    goes on.
+
+    Args:
+        stages ([`StudentHeadStages`]): The models.
+        args ([`DistillationConfig`]): Of the last run, e.g. with `method="sh_kd"`, and `student_head="teacher_frozen"`
+            to keep the shared head frozen there too. The other runs take everything but the loss from it.
+        trainer_kwargs: Data sets and image processor, as [`DistillationTrainer`] takes them.
+
+    Returns:
+        `tuple[DistillationTrainer, dict[str, dict[str, float]]]`: The trainer of the last run, and the results of each
+        run by the name of its folder.
+    """
+    folder, results = Path(args.output_dir), {}
+    first = _stage(args, folder / TEMPORARY_STUDENT, stages.temporary_method, stages.temporary_epochs)
+    needs_teacher = first.loss_weights.needs_teacher
+    temporary = DistillationTrainer(
+        stages.new_student(args.seed),
+        first,
+        teacher=stages.teacher if needs_teacher else None,
+        teacher_processing_class=stages.teacher_processing_class if needs_teacher else None,
+        **trainer_kwargs,
+    )
+    results[TEMPORARY_STUDENT] = run_or_reuse(temporary)
+    shared = DistillationTrainer(
+        stages.new_teacher(args.seed),
+        _stage(args, folder / SHARED_TEACHER, "plain", stages.teacher_epochs),
+        shared_head_from=temporary.student,
+        **trainer_kwargs,
+    )
+    results[SHARED_TEACHER] = run_or_reuse(shared)
+    # So that the card of the last student can say what it learned from.
+    shared.student.config._name_or_path = str(folder / SHARED_TEACHER)
+    last = replace(args, output_dir=str(folder / FINAL_STUDENT))
+    # Another seed than the temporary student's, because the paper's last student is a new one.
+    final = DistillationTrainer(stages.new_student(args.seed + 1), last, teacher=shared.student, **trainer_kwargs)
+    results[FINAL_STUDENT] = run_or_reuse(final)
+    return final, results
+
+
+def _stage(args: DistillationConfig, folder: Path, method: str, epochs: float | None) -> DistillationConfig:
+    """The arguments of an earlier run: those of the last, without its loss and head options."""
+    own_loss = dict.fromkeys(
+        ("ce_weight", "kd_weight", "teacher_head_weight", "teacher_head_ce_weight", "embedding_weight", "alpha_th")
+    )
+    return replace(
+        args,
+        **own_loss,
+        output_dir=str(folder),
+        method=method,
+        num_train_epochs=epochs or args.num_train_epochs,
+        lr_decay_epochs=_scaled(args, epochs),
+        student_head="own",
+        projector=None,
+        eval_teacher_head_weight=0.0,
+    )
+
+
+def _scaled(args: DistillationConfig, epochs: float | None) -> list[int] | None:
+    if args.lr_decay_epochs is None or epochs is None:
+        return args.lr_decay_epochs
+    return [round(epoch * epochs / args.num_train_epochs) for epoch in args.lr_decay_epochs]

@@ -1,0 +1,38 @@
+"""The module that is trained: the student, and a projector beside it where one is asked for."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..models import embedding_tap
+
+
+class StudentModule(nn.Module):
+    """
+    Student and training-only projector in one module, because everything trainable has to be inside what DDP wraps.
+
+    Args:
+        student (`nn.Module`): An image classifier.
+        projector (`nn.Module`): Maps the student's embedding to the teacher's width.
+    """
+
+    main_input_name = "pixel_values"
+    accepts_loss_kwargs = False
+
+    def __init__(self, student: nn.Module, projector: nn.Module) -> None:
+        super().__init__()
+        self.student = student
+        self.projector = projector
+        self._tap = embedding_tap(student)
+
+    @property
+    def config(self) -> Any:
+        """The student's configuration."""
+        return self.student.config
+
+    def forward(self, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Returns `logits` `(batch_size, num_labels)` and `embeddings`, projected to the teacher's width."""
+        output = self.student(pixel_values=pixel_values)
+        embeddings = output.embeddings if self._tap is None else self._tap.take()
+        return {"logits": output.logits, "embeddings": self.projector(embeddings)}

@@ -1,0 +1,203 @@
+"""The frozen teacher: loading it, feeding it what it was trained on, and running it."""
+
+import contextlib
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+from ..models import embedding_tap, find_classifier
+
+
+class InputStatistics(NamedTuple):
+    """
+    How a model wants its images.
+
+    Attributes:
+        mean (`tuple[float, ...]`): Per channel, of images in [0, 1], in the model's channel order.
+        std (`tuple[float, ...]`): Likewise.
+        size (`tuple[int, int]`, *optional*): Height and width in pixels; `None` takes any.
+        channel_order (`str`): `"rgb"` or `"bgr"`.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: tuple[int, int] | None = None
+    channel_order: str = "rgb"
+
+
+class TeacherOutput(NamedTuple):
+    """
+    Attributes:
+        logits (`torch.Tensor` of shape `(batch_size, num_labels)`): The teacher's scores.
+        embeddings (`torch.Tensor` of shape `(batch_size, embedding_size)`): What its classifier read.
+    """
+
+    logits: torch.Tensor
+    embeddings: torch.Tensor
+
+
+def load_teacher(name_or_path: str, **kwargs: Any) -> tuple[nn.Module, Any]:
+    """
+    A teacher and its image processor, from the Hub or a folder.
+
+    Returns:
+        `tuple[nn.Module, Any]`: The model, and the processor.
+
+    Raises:
+        ValueError: A tensor is missing or of another shape. transformers would fill it with random numbers, and a
+            random head would then be shared.
+    """
+    model, info = AutoModelForImageClassification.from_pretrained(name_or_path, output_loading_info=True, **kwargs)
+    broken = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
+    if broken:
+        raise ValueError(f"teacher {name_or_path} lacks trained values for {broken}; it cannot teach with random ones")
+    return model, AutoImageProcessor.from_pretrained(name_or_path, **kwargs)
+
+
+def input_statistics(processor: Any, model: nn.Module | None = None) -> InputStatistics | None:
+    """
+    The statistics that an image processor applies, or that a timm network carries in its configuration.
+
+    Args:
+        processor (`Any`): A transformers image processor, or `None`.
+        model (`nn.Module`, *optional*): The model, asked when there is no processor.
+
+    Returns:
+        [`InputStatistics`], or `None` when neither says anything.
+    """
+    pretrained_cfg = getattr(processor, "data_config", None) or getattr(
+        getattr(model, "config", None), "pretrained_cfg", None
+    )
+    if processor is not None and getattr(processor, "image_mean", None) is not None:
+        size = _height_width(getattr(processor, "crop_size", None)) if getattr(processor, "do_center_crop", False) else None
+        size = size or _height_width(getattr(processor, "size", None))
+        order = getattr(processor, "channel_order", "rgb")
+        return InputStatistics(tuple(processor.image_mean), tuple(processor.image_std), size, order)
+    if pretrained_cfg and pretrained_cfg.get("mean"):
+        size = tuple(pretrained_cfg["input_size"][1:])
+        return InputStatistics(tuple(pretrained_cfg["mean"]), tuple(pretrained_cfg["std"]), size)
+    return None
+
+
+def _height_width(size: Any) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    size = dict(size)
+    if size.get("height") and size.get("width"):
+        return int(size["height"]), int(size["width"])
+    edge = size.get("shortest_edge")
+    return (int(edge), int(edge)) if edge else None
+
+
+class InputAdapter:
+    """
+    Turns a batch normalised for the student into one normalised for the teacher: one multiplication and addition per
+    channel, the other channel order and another size only where they differ.
+
+    Args:
+        student ([`InputStatistics`], *optional*): Of the batches that come in.
+        teacher ([`InputStatistics`], *optional*): Of the batches that go out. With either `None`, both are the same.
+    """
+
+    def __init__(self, student: InputStatistics | None, teacher: InputStatistics | None) -> None:
+        self.size = teacher.size if teacher is not None else None
+        self.flip = False
+        self.scale: torch.Tensor | None = None
+        self.shift: torch.Tensor | None = None
+        if student is None or teacher is None:
+            return
+        _check_channels(student, teacher)
+        self.flip = student.channel_order != teacher.channel_order
+        self._set_affine(student, teacher)
+
+    def _set_affine(self, student: InputStatistics, teacher: InputStatistics) -> None:
+        step = -1 if self.flip else 1
+        mean, std = (torch.tensor(values[::step], dtype=torch.float64) for values in (student.mean, student.std))
+        target_mean, target_std = (torch.tensor(values, dtype=torch.float64) for values in (teacher.mean, teacher.std))
+        if torch.equal(mean, target_mean) and torch.equal(std, target_std):
+            return
+        self.scale = (std / target_std).float().view(1, -1, 1, 1)
+        self.shift = ((mean - target_mean) / target_std).float().view(1, -1, 1, 1)
+
+    def __call__(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Maps `(batch_size, num_channels, height, width)` to the teacher's statistics and size."""
+        if self.flip:
+            pixel_values = pixel_values.flip(1)
+        if self.scale is not None and self.shift is not None:
+            self.scale, self.shift = self.scale.to(pixel_values.device), self.shift.to(pixel_values.device)
+            pixel_values = pixel_values * self.scale + self.shift
+        if self.size is not None and tuple(pixel_values.shape[-2:]) != self.size:
+            pixel_values = F.interpolate(pixel_values, self.size, mode="bicubic", antialias=True)
+        return pixel_values
+
+
+def _check_channels(student: InputStatistics, teacher: InputStatistics) -> None:
+    if len(student.mean) != len(teacher.mean):
+        raise ValueError(
+            f"the student reads {len(student.mean)} channels and the teacher {len(teacher.mean)}; use one image "
+            "processor with as many channels as the teacher for both"
+        )
+
+
+class FrozenTeacher:
+    """
+    A teacher that only ever looks: evaluation mode, no gradient, its own weights untouched, held outside of the module
+    that is trained, wrapped and saved.
+
+    Args:
+        model (`nn.Module`): An image classifier with one linear classifier on a pooled embedding.
+        device (`torch.device`): Where the student trains.
+        adapter ([`InputAdapter`]): Prepares the student's batches for it.
+        autocast (`contextlib.AbstractContextManager`): Makes the precision it computes in.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device, adapter: InputAdapter, autocast: Any) -> None:
+        self.model = model.to(device).eval().requires_grad_(False)
+        self.classifier = find_classifier(model)
+        self._adapter = adapter
+        self._autocast = autocast
+        self._tap = embedding_tap(model)
+        self._checked = False
+
+    def head(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Logits `(batch_size, num_labels)` of the frozen classifier on anybody's embeddings; gradients pass through."""
+        return self.classifier(embeddings.to(self.classifier.weight.dtype))
+
+    def __call__(self, pixel_values: torch.Tensor) -> TeacherOutput:
+        """Runs the teacher on a batch `(batch_size, num_channels, height, width)` normalised for the student."""
+        self.model.eval()
+        with torch.inference_mode(), self._autocast():
+            images = self._adapter(pixel_values).to(self.classifier.weight.dtype)
+            output = self.model(pixel_values=images)
+            embeddings = output.embeddings if self._tap is None else self._tap.take()
+            self._check_once(output.logits, embeddings)
+        return TeacherOutput(output.logits, embeddings)
+
+    def _check_once(self, logits: torch.Tensor, embeddings: torch.Tensor) -> None:
+        # Reading the result waits for the device, so only the first batch is looked at.
+        if not self._checked and not torch.allclose(logits.float(), self.classifier(embeddings).float(), atol=1e-3):
+            raise ValueError(
+                f"the logits of {type(self.model).__name__} are not those of its classifier on its embedding, so the "
+                "classifier alone cannot be shared; use a model whose last layer is its only classifier"
+            )
+        self._checked = True
+
+
+def teacher_autocast(precision: str, device: torch.device, training: Any) -> Any:
+    """
+    The factory of the context in which a teacher computes.
+
+    Args:
+        precision (`str`): `"auto"`, or the name of a dtype.
+        device (`torch.device`): Where it computes.
+        training (`Callable`): The factory of the training's own autocast, used by `"auto"`.
+    """
+    if precision == "auto":
+        return training
+    if precision == "float32":
+        return contextlib.nullcontext
+    dtype = getattr(torch, precision)
+    return lambda: torch.autocast(device.type, dtype=dtype)

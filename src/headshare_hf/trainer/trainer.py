@@ -1,0 +1,267 @@
+"""The trainer: plain training, TH-KD, SH-KD and their relatives on `transformers.Trainer`."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..data import collate
+from ..evaluation import ClassificationMetrics
+from ..hub import CardFields, render_card
+from ..losses import DistillationObjective, ObjectiveInputs, cross_entropy
+from ..models import embedding_tap, find_classifier, share_head
+from ..models.heads import create_projector
+from . import run_folder
+from .callbacks import EpochSeedCallback
+from .checkpointing import RunFolderTrainer
+from .checks import check_dataset, check_teacher
+from .config import DistillationConfig
+from .meter import LossMeter
+from .student_module import StudentModule
+from .teacher import FrozenTeacher, InputAdapter, input_statistics, load_teacher, teacher_autocast
+
+
+class DistillationTrainer(RunFolderTrainer):
+    """
+    Trains an image classifier, alone or from a teacher, with any method of the table.
+
+    The teacher stays outside of the module that is trained: it is never wrapped, saved or changed, and its classifier
+    is used where it is, so that a checkpoint holds the student and nothing else.
+
+    Args:
+        model (`nn.Module`): The student, a [`HeadShareForImageClassification`] or any transformers image classifier
+            whose classifier is one linear layer on a pooled embedding.
+        args ([`DistillationConfig`]): Method, weights and training arguments.
+        teacher (`nn.Module` or `str`, *optional*): A trained image classifier, or its Hub id or folder.
+        train_dataset (`Dataset`, *optional*): Gives `pixel_values` and `labels`.
+        eval_dataset (`Dataset`, *optional*): Likewise.
+        processing_class (`Any`, *optional*): The student's image processor; saved with the weights.
+        teacher_processing_class (`Any`, *optional*):
+            The teacher's image processor, whose statistics and size its input is brought to. Without one, those that a
+            timm network carries are used, and otherwise the student's.
+        shared_head_from (`nn.Module`, *optional*):
+            A model whose classifier is copied into `model` and frozen before training: with a teacher network as
+            `model`, the middle run of SH-KD.
+        compute_metrics (`Callable`, *optional*):
+            Called batch by batch, see `batch_eval_metrics` of transformers. Default: top-1, top-5 and mean per-class
+            accuracy.
+        kwargs: Further arguments of `transformers.Trainer`, e.g. `callbacks`, `optimizers`, `data_collator`.
+
+    Raises:
+        ValueError: Student, teacher, options or data do not fit together; see [`check_teacher`] and [`check_dataset`].
+    """
+
+    # Every part is a mean over its batch, so the Trainer has to divide by the number of accumulated batches.
+    loss_is_scaled_for_ga = False
+    card: CardFields | None = None
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: DistillationConfig,
+        teacher: nn.Module | str | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        teacher_processing_class: Any = None,
+        shared_head_from: nn.Module | None = None,
+        compute_metrics: Callable[..., dict[str, float]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(teacher, str):
+            teacher, teacher_processing_class = load_teacher(teacher)
+        check_teacher(model, teacher, args)
+        check_dataset(train_dataset, model, "train_dataset")
+        check_dataset(eval_dataset, model, "eval_dataset")
+        self._prepare_heads(model, teacher, args, shared_head_from)
+        self.identity = _identity(model, teacher, shared_head_from, args, train_dataset)
+        self.objective = DistillationObjective(args.loss_weights, args.temperature)
+        self.meter = LossMeter()
+        trained = _trained_module(model, teacher, args)
+        self._tap = embedding_tap(model) if trained is model else None
+        kwargs.setdefault("data_collator", collate)
+        super().__init__(
+            model=trained,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            compute_metrics=compute_metrics or ClassificationMetrics(getattr(model, "config").num_labels),
+            **kwargs,
+        )
+        # transformers before 5.20 has no `loss_is_scaled_for_ga` and decides by this attribute alone.
+        self.model_accepts_loss_kwargs = False
+        self.label_names = ["labels"]
+        self.add_callback(EpochSeedCallback())
+        self.teacher = self._freeze_teacher(teacher, processing_class, teacher_processing_class)
+
+    @staticmethod
+    def _prepare_heads(
+        model: nn.Module, teacher: nn.Module | None, args: DistillationConfig, shared_head_from: nn.Module | None
+    ) -> None:
+        if shared_head_from is not None and args.student_head != "own":
+            raise ValueError("`shared_head_from` and `student_head` both set the classifier of the model; use one")
+        if shared_head_from is not None:
+            share_head(shared_head_from, model, freeze=True)
+        elif args.student_head != "own" and teacher is not None:
+            share_head(teacher, model, freeze=args.student_head == "teacher_frozen")
+
+    def _freeze_teacher(self, teacher: nn.Module | None, processor: Any, teacher_processor: Any) -> FrozenTeacher | None:
+        if teacher is None:
+            return None
+        adapter = InputAdapter(input_statistics(processor), input_statistics(teacher_processor, teacher))
+        autocast = teacher_autocast(self.args.teacher_precision, self.args.device, self.accelerator.autocast)
+        return FrozenTeacher(teacher, self.args.device, adapter, autocast)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """
+        Writes the card of this run, [`CardFields`] in `card`, to the output folder; called by `push_to_hub` too.
+
+        Raises:
+            ValueError: `card` is not set: data, license and results cannot be guessed.
+        """
+        if not self.is_world_process_zero():
+            return
+        if self.card is None:
+            raise ValueError(
+                "set `trainer.card` before the model is published, e.g. to `describe_run(trainer, dataset, results)` "
+                "of headshare_hf.trainer.card"
+            )
+        render_card(self.card).save(Path(self.args.output_dir) / "README.md")
+
+    # Training step
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """The weighted sum of the loss parts, each a mean over the batch. See `transformers.Trainer.compute_loss`."""
+        pixel_values, labels = inputs["pixel_values"], inputs["labels"]
+        logits, embeddings = self._run_student(model, pixel_values)
+        batch = ObjectiveInputs(labels, logits, embeddings)
+        if self.teacher is not None:
+            batch.teacher_head = self.teacher.head
+            if self.objective.weights.needs_teacher_forward:
+                batch.teacher_logits, batch.teacher_embeddings = self.teacher(pixel_values)
+        parts = self.objective(batch)
+        if model.training:
+            self.meter.add(parts, self.state.global_step + 1)
+        return (parts["loss"], {"logits": logits}) if return_outputs else parts["loss"]
+
+    def _run_student(self, model: nn.Module, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        # Only the wrapped model may be called: DDP and autocast live in its forward.
+        output = model(pixel_values=pixel_values)
+        return output["logits"], output["embeddings"] if self._tap is None else self._tap.take()
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[torch.Tensor | None, Any, torch.Tensor | None]:
+        """
+        Evaluates the student alone: cross-entropy and logits of its own head. With `eval_teacher_head_weight`, the
+        predictions are a pair, the second being the log of the mixture p' = (1 - w) p + w p_TH of arXiv 2201.06945.
+        """
+        inputs = self._prepare_inputs(inputs)
+        labels = inputs.get("labels")
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits, embeddings = self._run_student(model, inputs["pixel_values"])
+            loss = None if labels is None else cross_entropy(logits, labels)
+            predictions: Any = logits.float()
+            if self.args.eval_teacher_head_weight and self.teacher is not None:
+                predictions = (predictions, self._mixture(predictions, self.teacher.head(embeddings).float()))
+        return loss, None if prediction_loss_only else predictions, labels
+
+    def _mixture(self, logits: torch.Tensor, teacher_head_logits: torch.Tensor) -> torch.Tensor:
+        weight = self.args.eval_teacher_head_weight
+        mixed = (1 - weight) * logits.softmax(dim=1) + weight * teacher_head_logits.softmax(dim=1)
+        # A probability that underflows must stay a number that can be ranked.
+        return mixed.clamp(min=torch.finfo(mixed.dtype).tiny).log()
+
+    # Optimizer
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Names of the parameters that weight decay acts on; see `decay_norm_and_bias`."""
+        if self.args.decay_norm_and_bias:
+            return [name for name, _ in model.named_parameters()]
+        return super().get_decay_parameter_names(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """The schedule of `lr_decay_epochs` where that is set, and otherwise that of `lr_scheduler_type`."""
+        if self.lr_scheduler is None and self.args.lr_decay_epochs is not None:
+            per_epoch = num_training_steps / self.args.num_train_epochs
+            milestones = [round(epoch * per_epoch) for epoch in self.args.lr_decay_epochs]
+            rate = self.args.lr_decay_rate
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                optimizer or self.optimizer, lambda step: rate ** sum(step >= milestone for milestone in milestones)
+            )
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    # Logging
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the mean of every loss part since the last log, as `loss_<part>`, to the training logs."""
+        if "loss" in logs and self.meter.count:
+            logs.update(self._read_meter())
+        super().log(logs, start_time)
+
+    def _read_meter(self) -> dict[str, float]:
+        self._check_finite()
+        means = self.accelerator.reduce(self.meter.sums() / self.meter.count, reduction="mean").tolist()
+        self.meter.reset()
+        return {f"loss_{name}": mean for name, mean in zip(self.meter.names, means, strict=True) if name != "loss"}
+
+    def _check_finite(self) -> None:
+        if not self.meter.names:
+            return
+        first_bad = self.meter.first_bad()
+        if self.args.world_size > 1:
+            # accelerate's `reduce` has no minimum.
+            torch.distributed.all_reduce(first_bad, op=torch.distributed.ReduceOp.MIN)
+        kept = run_folder.last_checkpoint(self.args.output_dir)
+        remedy = f"Lower the learning rate or use float32; last good checkpoint: {kept or 'none yet'}"
+        self.meter.check(first_bad, remedy)
+
+
+def _trained_module(model: nn.Module, teacher: nn.Module | None, args: DistillationConfig) -> nn.Module:
+    if args.projector is None or teacher is None:
+        return model
+    widths = find_classifier(model).in_features, find_classifier(teacher).in_features
+    return StudentModule(model, create_projector(args.projector, *widths))
+
+
+def _identity(
+    model: nn.Module, teacher: nn.Module | None, shared: nn.Module | None, args: DistillationConfig, dataset: Any
+) -> dict[str, Any]:
+    """What makes this run this run: a folder is only resumed by the same."""
+    return {
+        "student": run_folder.describe_model(model),
+        "teacher": None if teacher is None else {**run_folder.describe_model(teacher), "head": _head_digest(teacher)},
+        "shared_head": None if shared is None else _head_digest(shared),
+        "method": args.method or "plain",
+        "weights": asdict(args.loss_weights),
+        "temperature": args.temperature,
+        "student_head": args.student_head,
+        "projector": args.projector,
+        "seed": args.seed,
+        "epochs": args.num_train_epochs,
+        "max_steps": args.max_steps,
+        "learning_rate": args.learning_rate,
+        "weight_decay": args.weight_decay,
+        "images": len(dataset) if hasattr(dataset, "__len__") else None,
+    }
+
+
+def _head_digest(model: nn.Module) -> str:
+    return run_folder.weights_digest(find_classifier(model).state_dict())
+
+

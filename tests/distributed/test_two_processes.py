@@ -1,0 +1,83 @@
+"""Two processes on the CPU, started by the real launcher, against one."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+
+TESTS = Path(__file__).parents[1]
+ROOT = TESTS.parent
+LAUNCH = [sys.executable, "-m", "accelerate.commands.launch"]
+TWO = ["--config_file", str(ROOT / "examples" / "accelerate_configs" / "two_cpu_processes.yaml")]
+
+pytestmark = pytest.mark.distributed
+
+
+def _launch(folder: Path, batch: int, launcher: list[str], mode: str = "start") -> list[dict]:
+    folder.mkdir(exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(ROOT / "src")]), "OMP_NUM_THREADS": "1"}
+    command = [*LAUNCH, "--main_process_port", str(port), *launcher, str(Path(__file__).with_name("worker.py"))]
+    done = subprocess.run([*command, str(folder), str(batch), mode], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("report_*.json"))]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("distributed")
+    one = _launch(folder / "one", 16, ["--cpu", "--num_processes", "1"])
+    two = _launch(folder / "two", 8, TWO)
+    return folder, one, two
+
+
+def test_the_launcher_starts_what_it_is_told(runs):
+    _, one, two = runs
+    assert [report["world_size"] for report in one] == [1]
+    assert [report["world_size"] for report in two] == [2, 2]
+    assert {report["backend"] for report in two} == {"gloo"}
+
+
+def test_each_process_sees_its_half_of_the_data(runs):
+    _, _, (left, right) = runs
+    for epoch in (0, 1):
+        halves = [set(report["seen"][epoch * 64 : (epoch + 1) * 64]) for report in (left, right)]
+        assert all(len(half) == 64 for half in halves)
+        assert halves[0] | halves[1] == set(range(128))
+
+
+def _assert_close(left: Path, right: Path) -> None:
+    expected, found = load_file(left), load_file(right)
+    assert expected.keys() == found.keys() and any(name.startswith("projector.") for name in expected)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_two_processes_equal_one(runs):
+    folder, (one,), (left, right) = runs
+    assert left["losses"] == pytest.approx(one["losses"], rel=1e-5)
+    assert left["parts"] == pytest.approx(one["parts"], rel=1e-4)
+    assert left["accuracy"] == right["accuracy"] == one["accuracy"]
+    _assert_close(folder / "one" / "weights_0.safetensors", folder / "two" / "weights_0.safetensors")
+    _assert_close(folder / "two" / "weights_0.safetensors", folder / "two" / "weights_1.safetensors")
+
+
+def test_two_processes_resume(runs, tmp_path):
+    folder, _, _ = runs
+    shutil.copytree(folder / "two" / "run", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoint-16")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps({**record, "finished": False}))
+    _launch(tmp_path, 8, TWO, mode="resume")
+    expected, found = (load_file(base / "weights_0.safetensors") for base in (folder / "two", tmp_path))
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())

@@ -1,0 +1,143 @@
+"""Every loss against the reference's numbers and against a formula written out here."""
+
+import pytest
+import torch
+from golden_data import load_golden
+from torch.autograd import grad
+
+from headshare_hf.losses import (
+    DistillationObjective,
+    LossWeights,
+    ObjectiveInputs,
+    cross_entropy,
+    embedding_loss,
+    kd_loss,
+)
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return load_golden("losses")
+
+
+@pytest.mark.parametrize("name, logits", [("kd", "logits_student"), ("kdth", "logits_teacher_head")])
+def test_kd_loss_has_the_value_and_gradient_of_the_reference(golden, name, logits):
+    student = golden[logits].clone().requires_grad_()
+    loss = kd_loss(student, golden["logits_teacher"], temperature=4.0)
+    torch.testing.assert_close(loss.detach(), golden[f"{name}.value"], rtol=1e-5, atol=0)
+    torch.testing.assert_close(grad(loss, student)[0], golden[f"{name}.grad.0"], rtol=1e-4, atol=1e-8)
+
+
+def test_embedding_loss_times_batch_size_is_the_reference_sum(golden):
+    student = golden["embedding_student"].clone().requires_grad_()
+    loss = embedding_loss(student, golden["embedding_teacher"]) * len(student)
+    torch.testing.assert_close(loss.detach(), golden["kde.value"], rtol=1e-5, atol=0)
+    torch.testing.assert_close(grad(loss, student)[0], golden["kde.grad.0"], rtol=1e-4, atol=1e-7)
+
+
+def test_kdeth_is_the_sum_of_its_parts(golden):
+    batch = len(golden["embedding_student"])
+    objective = DistillationObjective(LossWeights(teacher_head=0.3, embedding=batch))
+    inputs = ObjectiveInputs(
+        labels=torch.zeros(batch, dtype=torch.long),
+        logits=golden["logits_student"],
+        embeddings=golden["embedding_student"],
+        teacher_logits=golden["logits_teacher"],
+        teacher_embeddings=golden["embedding_teacher"],
+        teacher_head=lambda embeddings: golden["logits_teacher_head"],
+    )
+    torch.testing.assert_close(objective(inputs)["loss"], golden["kdeth.value"], rtol=1e-5, atol=0)
+
+
+def test_kd_loss_is_the_written_out_sum():
+    student, teacher = torch.randn(3, 4, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
+    p, q = (teacher / 2).softmax(1), (student / 2).softmax(1)
+    expected = 4 * sum(p[i, c] * (p[i, c].log() - q[i, c].log()) for i in range(3) for c in range(4)) / 3
+    assert kd_loss(student, teacher, 2.0).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_losses_do_not_depend_on_how_often_a_batch_is_repeated():
+    student, teacher, labels = torch.randn(4, 6), torch.randn(4, 6), torch.tensor([0, 1, 2, 3])
+    twice = [tensor.repeat(2, 1) for tensor in (student, teacher)]
+    torch.testing.assert_close(kd_loss(student, teacher, 4.0), kd_loss(*twice, 4.0))
+    torch.testing.assert_close(embedding_loss(student, teacher), embedding_loss(*twice))
+    torch.testing.assert_close(cross_entropy(student, labels), cross_entropy(twice[0], labels.repeat(2)))
+
+
+def test_losses_are_computed_in_float32_from_bfloat16():
+    student, teacher = torch.randn(4, 6).bfloat16(), torch.randn(4, 6).bfloat16()
+    assert kd_loss(student, teacher, 4.0).dtype == torch.float32
+    torch.testing.assert_close(kd_loss(student, teacher, 4.0), kd_loss(student.float(), teacher.float(), 4.0))
+    torch.testing.assert_close(embedding_loss(student, teacher), embedding_loss(student.float(), teacher.float()))
+
+
+def test_no_gradient_reaches_the_teacher():
+    student, teacher = torch.randn(2, 3, requires_grad=True), torch.randn(2, 3, requires_grad=True)
+    (kd_loss(student, teacher, 4.0) + embedding_loss(student, teacher)).backward()
+    assert student.grad is not None and teacher.grad is None
+
+
+def _batch() -> ObjectiveInputs:
+    head = torch.nn.Linear(8, 5)
+    return ObjectiveInputs(
+        labels=torch.tensor([0, 1, 4]),
+        logits=torch.randn(3, 5),
+        embeddings=torch.randn(3, 8),
+        teacher_logits=torch.randn(3, 5),
+        teacher_embeddings=torch.randn(3, 8),
+        teacher_head=head,
+    )
+
+
+def test_coupled_weights_are_equations_one_and_two():
+    batch, alpha_th = _batch(), 0.3
+    head_logits = batch.teacher_head(batch.embeddings)
+    divergence = 0.7 * kd_loss(batch.logits, batch.teacher_logits, 4.0) + 0.3 * kd_loss(
+        head_logits, batch.teacher_logits, 4.0
+    )
+    entropy = 0.7 * cross_entropy(batch.logits, batch.labels) + 0.3 * cross_entropy(head_logits, batch.labels)
+    objective = DistillationObjective(LossWeights.coupled(ce=1.0, kd=1.5, alpha_th=alpha_th))
+    torch.testing.assert_close(objective(batch)["loss"], entropy + 1.5 * divergence)
+
+
+def test_parts_of_weight_zero_are_not_computed():
+    batch = _batch()
+
+    def unexpected(embeddings):
+        raise AssertionError("the teacher's head was called")
+
+    batch.teacher_head = unexpected
+    assert set(DistillationObjective(LossWeights(ce=1.0))(batch)) == {"loss", "ce"}
+    assert set(DistillationObjective(LossWeights(kd=1.0, embedding=2.0))(batch)) == {"loss", "kd", "embedding"}
+
+
+def test_parts_carry_no_gradient_and_add_up():
+    batch = _batch()
+    batch.logits.requires_grad_()
+    parts = DistillationObjective(LossWeights(ce=0.5, kd=2.0))(batch)
+    torch.testing.assert_close(parts["loss"], 0.5 * parts["ce"] + 2.0 * parts["kd"])
+    assert parts["loss"].requires_grad and not parts["ce"].requires_grad
+
+
+@pytest.mark.parametrize(
+    "weights, message",
+    [
+        ({"kd": -1.0}, "weight of `kd` is -1.0"),
+        ({"kd": float("nan")}, "weight of `kd` is nan"),
+        ({}, "all loss weights are 0"),
+    ],
+)
+def test_wrong_weights_are_refused(weights, message):
+    with pytest.raises(ValueError, match=message):
+        LossWeights(**weights)
+
+
+def test_wrong_options_are_refused():
+    with pytest.raises(ValueError, match="`alpha_th` is 1.5"):
+        LossWeights.coupled(1.0, 1.0, 1.5)
+    with pytest.raises(ValueError, match="`temperature` is 0"):
+        DistillationObjective(LossWeights(ce=1.0), temperature=0)
+    batch = _batch()
+    batch.teacher_logits = None
+    with pytest.raises(ValueError, match="was not given the teacher's output"):
+        DistillationObjective(LossWeights(kd=1.0))(batch)

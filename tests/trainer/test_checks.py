@@ -1,0 +1,123 @@
+"""What is refused before the first step, with the message that says what to do."""
+
+import pytest
+import torch
+from toys import ToyImages, arguments, resnet, vit
+
+from headshare_hf import DistillationTrainer
+from headshare_hf.trainer import METHODS, get_method, reference_weights
+from headshare_hf.trainer.teacher import FrozenTeacher, InputAdapter
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"method": "thkd"}, "unknown method 'thkd'; did you mean .*th_kd"),
+        ({"temperature": 0.0}, "`temperature` is 0.0; it must be positive"),
+        ({"alpha_th": 1.5}, "`alpha_th` is 1.5"),
+        ({"alpha_th": 0.5, "teacher_head_weight": 1.0}, "leave out `teacher_head_weight`"),
+        ({"alpha_th": 1.0, "kd_weight": 1.0}, "no loss part reaches the student's own head"),
+        ({"kd_weight": -1.0}, "weight of `kd` is -1.0"),
+        ({"ce_weight": 0.0}, "all loss weights are 0"),
+        ({"student_head": "teacher"}, "`student_head` is 'teacher'; allowed: own"),
+        ({"projector": "mlp"}, "`projector` is 'mlp'; allowed"),
+        ({"teacher_precision": "half"}, "`teacher_precision` is 'half'; allowed"),
+        ({"eval_teacher_head_weight": 2.0}, "`eval_teacher_head_weight` is 2.0"),
+        ({"lr_decay_epochs": [1], "max_steps": 5}, "cannot be combined with `max_steps`"),
+        ({"lr_decay_rate": 0.0}, "`lr_decay_rate` is 0.0"),
+    ],
+)
+def test_wrong_arguments_name_the_field(fields, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        arguments(tmp_path, **fields)
+
+
+def test_every_row_of_the_table_has_a_summary_and_valid_weights(tmp_path):
+    for name, row in METHODS.items():
+        assert get_method(name) is row and row.summary and row.source
+        assert arguments(tmp_path, method=name).loss_weights.trains_own_head
+    assert arguments(tmp_path, method="th_kd", kd_weight=2.0).loss_weights.kd == 2.0
+    coupled = arguments(tmp_path, method="kd", ce_weight=1.0, kd_weight=2.0, alpha_th=0.25).loss_weights
+    assert (coupled.ce, coupled.kd, coupled.teacher_head, coupled.teacher_head_ce) == (0.75, 1.5, 0.5, 0.25)
+    with pytest.raises(ValueError, match="no translation for --distill crd2"):
+        reference_weights("crd2", 1, 1, 1, 1, 64)
+
+
+@pytest.mark.parametrize(
+    "model, teacher, fields, message",
+    [
+        (resnet, None, {"method": "kd"}, "method 'kd' .* needs a `teacher`"),
+        (resnet, None, {"student_head": "teacher_init"}, "needs a `teacher`"),
+        (resnet, None, {"projector": "linear"}, "`projector` has no effect without a `teacher`"),
+        (resnet, resnet, {"method": "plain"}, "method 'plain' uses none"),
+        (resnet, lambda: resnet("resnet8x4"), {"method": "th_kd"}, "width 256 but the student has width 64"),
+        (resnet, lambda: resnet("resnet8x4"), {"method": "kd", "projector": "linear"}, "`projector` has no effect"),
+        (resnet, resnet, {"method": "th_kd", "projector": "linear"}, "`projector` has no use"),
+        (resnet, lambda: resnet(num_labels=6), {"method": "kd"}, "6 classes and .* has 5"),
+    ],
+)
+def test_student_and_teacher_must_fit(model, teacher, fields, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        DistillationTrainer(model(), arguments(tmp_path, **fields), teacher=teacher and teacher())
+
+
+def test_two_ways_to_set_the_head_are_refused(tmp_path):
+    args = arguments(tmp_path, method="kd", student_head="teacher_init")
+    with pytest.raises(ValueError, match="both set the classifier"):
+        DistillationTrainer(resnet(), args, teacher=resnet(), shared_head_from=resnet())
+
+
+def _images(labels):
+    data = ToyImages(len(labels))
+    data.labels = torch.tensor(labels)
+    return data
+
+
+@pytest.mark.parametrize(
+    "labels, message",
+    [
+        ([], "train_dataset is empty"),
+        ([0, 1, 5], "row 2 of train_dataset has label 5, outside of 0 to 4"),
+        ([0, -1], "row 1 of train_dataset has label -1"),
+        ([3, 3, 3], "train_dataset has only one class"),
+    ],
+)
+def test_wrong_labels_are_refused(labels, message, tmp_path):
+    data = ToyImages(1) if not labels else _images(labels)
+    if not labels:
+        data.labels = torch.tensor([], dtype=torch.long)
+    with pytest.raises(ValueError, match=message):
+        DistillationTrainer(resnet(), arguments(tmp_path), train_dataset=data)
+
+
+def test_class_names_of_data_and_model_must_agree(tmp_path):
+    data = ToyImages()
+    data.label_names = ["a", "b", "c", "d", "e"]
+    model = resnet()
+    DistillationTrainer(model, arguments(tmp_path), train_dataset=data)
+    model.config.id2label = dict(enumerate("abcde"[::-1]))
+    with pytest.raises(ValueError, match="class 0 is 'a' in train_dataset but 'e' in the model"):
+        DistillationTrainer(model, arguments(tmp_path), train_dataset=data)
+    with pytest.raises(ValueError, match="has 5 classes and the model 6; build the model with num_labels=5"):
+        DistillationTrainer(resnet(num_labels=6), arguments(tmp_path), train_dataset=data)
+
+
+def test_a_plain_datasets_table_is_checked_too(tmp_path):
+    from datasets import Dataset
+
+    table = Dataset.from_dict({"label": [0, 9], "pixel_values": [[0.0], [0.0]]})
+    with pytest.raises(ValueError, match="row 1 of train_dataset has label 9"):
+        DistillationTrainer(resnet(), arguments(tmp_path), train_dataset=table)
+
+
+def test_a_teacher_whose_logits_are_not_those_of_its_classifier_is_refused():
+    class Scaled(type(vit())):
+        def forward(self, pixel_values):
+            output = super().forward(pixel_values)
+            output.logits = output.logits * 2 + 1
+            return output
+
+    teacher = Scaled(vit().config)
+    frozen = FrozenTeacher(teacher, torch.device("cpu"), InputAdapter(None, None), torch.no_grad)
+    with pytest.raises(ValueError, match="are not those of its classifier on its embedding"):
+        frozen(torch.randn(2, 3, 16, 16))

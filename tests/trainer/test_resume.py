@@ -1,0 +1,187 @@
+"""Runs that are cut, resumed, reused, or meet a folder that is not theirs."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from toys import ToyImages, arguments, assert_same, losses, resnet, snapshot
+
+from headshare_hf import DistillationTrainer, HeadShareForImageClassification, StudentHeadStages, run_student_head_kd
+from headshare_hf.trainer import RunFolderError, is_finished, last_checkpoint, run_or_reuse
+from headshare_hf.trainer.runs import FINAL_STUDENT, SHARED_TEACHER, TEMPORARY_STUDENT
+
+
+def _trainer(folder, projector=None, teacher="resnet14", **fields):
+    fields = {"num_train_epochs": 2, "save_strategy": "steps", "save_steps": 1, **fields}
+    args = arguments(folder, method="th_kd", projector=projector, **fields)
+    return DistillationTrainer(
+        resnet(seed=1), args, teacher=resnet(teacher, seed=2), train_dataset=ToyImages(), eval_dataset=ToyImages(20)
+    )
+
+
+@pytest.mark.parametrize("step", [2, 3])
+@pytest.mark.parametrize("projector", [None, "linear_bn_relu"])
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(step, projector, tmp_path):
+    teacher = "resnet14" if projector is None else "resnet8x4"
+    whole = _trainer(tmp_path / "whole", projector, teacher)
+    whole.train()
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    shutil.copytree(tmp_path / "whole" / f"checkpoint-{step}", cut / f"checkpoint-{step}")
+    shutil.copy(tmp_path / "whole" / "run.json", cut)
+    torch.rand(7)
+    resumed = _trainer(cut, projector, teacher)
+    resumed.train(resume_from_checkpoint=True)
+    assert_same(snapshot(resumed.model), snapshot(whole.model))
+    assert losses(resumed) == losses(whole)
+    ends = [torch.load(tmp_path / n / "checkpoint-6" / "optimizer.pt", weights_only=True) for n in ("whole", "cut")]
+    for key, state in ends[0]["state"].items():
+        assert torch.equal(state["momentum_buffer"], ends[1]["state"][key]["momentum_buffer"])
+    states = [torch.load(tmp_path / n / "checkpoint-6" / "rng_state.pth", weights_only=False) for n in ("whole", "cut")]
+    assert torch.equal(states[0]["cpu"], states[1]["cpu"])
+
+
+_KILLED_WHILE_SAVING = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[2])
+from test_resume_target import make
+trainer = make(sys.argv[1])
+save = trainer._save_rng_state
+def die(folder):
+    if trainer.state.global_step == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(folder)
+trainer._save_rng_state = die
+trainer.train()
+"""
+
+
+def test_a_run_killed_while_it_saves_leaves_the_checkpoint_before(tmp_path):
+    script = tmp_path / "code"
+    script.mkdir()
+    tests = Path(__file__).parents[1]
+    body = Path(__file__).read_text().split("\n@pytest.mark.parametrize")[0] + "\n\nmake = _trainer\n"
+    (script / "test_resume_target.py").write_text(body)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), *sys.path])}
+    folder = tmp_path / "run"
+    killed = subprocess.run(
+        [sys.executable, "-c", _KILLED_WHILE_SAVING, str(folder), str(script)], env=environment, capture_output=True
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert (folder / ".unfinished" / "checkpoint-3").is_dir()
+    assert last_checkpoint(folder) == str(folder / "checkpoint-2")
+    resumed = _trainer(folder)
+    run_or_reuse(resumed)
+    whole = _trainer(tmp_path / "whole")
+    whole.train()
+    assert_same(snapshot(resumed.model), snapshot(whole.model))
+    assert not (folder / ".unfinished" / "checkpoint-3").exists()
+
+
+def test_a_finished_run_is_used_as_it_is(tmp_path):
+    first = _trainer(tmp_path)
+    results = run_or_reuse(first)
+    assert is_finished(tmp_path) and results["eval_accuracy"] >= 0
+    again = _trainer(tmp_path)
+    again.train = None
+    assert run_or_reuse(again) == results
+    assert_same(snapshot(again.student), snapshot(first.student))
+
+
+def test_old_checkpoints_are_removed_and_the_best_is_kept(tmp_path):
+    trainer = _trainer(
+        tmp_path,
+        save_total_limit=2,
+        eval_strategy="steps",
+        eval_steps=1,
+        metric_for_best_model="loss",
+        load_best_model_at_end=True,
+    )
+    trainer.train()
+    kept = sorted(path.name for path in tmp_path.glob("checkpoint-*"))
+    assert len(kept) <= 3 and "checkpoint-6" in kept
+    best = Path(trainer.state.best_model_checkpoint)
+    assert best.parent == tmp_path and best.is_dir()
+    reloaded = HeadShareForImageClassification.from_pretrained(best)
+    assert_same(snapshot(reloaded), snapshot(trainer.student))
+
+
+def test_a_folder_with_another_run_is_refused(tmp_path):
+    _trainer(tmp_path).train()
+    with pytest.raises(RunFolderError, match="already holds this run; resume it"):
+        _trainer(tmp_path).train()
+    with pytest.raises(RunFolderError, match="holds another run: `seed` is 42 there and 7 here"):
+        _trainer(tmp_path, seed=7).train(resume_from_checkpoint=True)
+    with pytest.raises(RunFolderError, match="`temperature` is 4.0 there and 2.0 here"):
+        run_or_reuse(_trainer(tmp_path, temperature=2.0))
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(RunFolderError, match="has checkpoints .* but no run.json"):
+        _trainer(tmp_path).train()
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(RunFolderError, match="is damaged"):
+        _trainer(tmp_path).train()
+
+
+def test_a_checkpoint_with_missing_tensors_is_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    _trainer(tmp_path).train()
+    path = tmp_path / "checkpoint-6" / "model.safetensors"
+    tensors = load_file(path)
+    tensors.pop("classifier.bias")
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="missing keys: .*classifier.bias"):
+        _trainer(tmp_path).train(resume_from_checkpoint=True)
+
+
+def _stages(**fields):
+    return StudentHeadStages(
+        new_student=lambda seed: resnet(seed=seed), new_teacher=lambda seed: resnet("resnet14", seed=seed), **fields
+    )
+
+
+def _chain(folder, stages=None, **fields):
+    args = arguments(folder, method="sh_kd", num_train_epochs=2, save_strategy="steps", save_steps=1, **fields)
+    data = {"train_dataset": ToyImages(), "eval_dataset": ToyImages(20)}
+    return run_student_head_kd(stages or _stages(), args, **data)
+
+
+@pytest.mark.parametrize("student_head", ["own", "teacher_frozen"])
+def test_the_three_runs_of_sh_kd_share_one_head(student_head, tmp_path):
+    final, results = _chain(tmp_path, student_head=student_head)
+    assert list(results) == [TEMPORARY_STUDENT, SHARED_TEACHER, FINAL_STUDENT]
+    heads = [
+        HeadShareForImageClassification.from_pretrained(tmp_path / name).classifier.weight for name in results
+    ]
+    assert torch.equal(heads[0], heads[1])
+    assert torch.equal(heads[1], heads[2]) == (student_head == "teacher_frozen")
+    assert final.student.config.backbone == "resnet8"
+
+
+def test_the_temporary_student_may_be_distilled_too(tmp_path):
+    stages = _stages(temporary_method="kd", teacher=resnet("resnet14", seed=5), temporary_epochs=1, teacher_epochs=1)
+    _, results = _chain(tmp_path, stages)
+    record = json.loads((tmp_path / TEMPORARY_STUDENT / "run.json").read_text())["identity"]
+    assert record["method"] == "kd" and record["epochs"] == 1
+    assert all("eval_accuracy" in result for result in results.values())
+
+
+def test_a_chain_cut_in_its_second_run_goes_on_there(tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    expected, _ = _chain(whole)
+    shutil.copytree(whole / TEMPORARY_STUDENT, cut / TEMPORARY_STUDENT)
+    second = cut / SHARED_TEACHER
+    shutil.copytree(whole / SHARED_TEACHER / "checkpoint-3", second / "checkpoint-3")
+    record = json.loads((whole / SHARED_TEACHER / "run.json").read_text())
+    (second / "run.json").write_text(json.dumps({"identity": record["identity"], "finished": False}))
+    untouched = (cut / TEMPORARY_STUDENT / "model.safetensors").stat().st_mtime_ns
+    final, _ = _chain(cut)
+    assert (cut / TEMPORARY_STUDENT / "model.safetensors").stat().st_mtime_ns == untouched
+    assert not (second / "checkpoint-2").exists() and (second / "checkpoint-4").exists()
+    assert_same(snapshot(final.student), snapshot(expected.student))
