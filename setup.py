@@ -35,7 +35,11 @@ setup(
     python_requires=">=3.11",
     package_dir={"": "src"},
     packages=find_packages("src"),
-    package_data={"headshare_hf": ["py.typed"], "headshare_hf.hub": ["*.md"]},
+    package_data={
+        "headshare_hf": ["py.typed"],
+        "headshare_hf.evaluation": ["metrics/*/*.py"],
+        "headshare_hf.hub": ["*.md"],
+    },
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS,
     zip_safe=False,

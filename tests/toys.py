@@ -26,13 +26,17 @@ class ToyImages(Dataset):
         return {"pixel_values": self.images[index], "labels": self.labels[index]}
 
 
-def resnet(backbone: str = "resnet8", num_labels: int = NUM_LABELS, seed: int = 0, **fields) -> HeadShareForImageClassification:
+def resnet(
+    backbone: str = "resnet8", num_labels: int = NUM_LABELS, seed: int = 0, **fields
+) -> HeadShareForImageClassification:
     """A network of this package with seeded random weights."""
     torch.manual_seed(seed)
     return HeadShareForImageClassification(HeadShareConfig(backbone=backbone, num_labels=num_labels, **fields))
 
 
-def vit(num_labels: int = NUM_LABELS, hidden_size: int = 32, image_size: int = 16, seed: int = 0) -> ViTForImageClassification:
+def vit(
+    num_labels: int = NUM_LABELS, hidden_size: int = 32, image_size: int = 16, seed: int = 0
+) -> ViTForImageClassification:
     """A transformers ViT with one layer; it has no batch statistics, so that splitting a batch changes nothing."""
     torch.manual_seed(seed)
     config = ViTConfig(

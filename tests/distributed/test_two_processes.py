@@ -26,7 +26,11 @@ def _launch(folder: Path, batch: int, launcher: list[str], mode: str = "start") 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(ROOT / "src")]), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(TESTS), str(ROOT / "src")]),
+        "OMP_NUM_THREADS": "1",
+    }
     command = [*LAUNCH, "--main_process_port", str(port), *launcher, str(Path(__file__).with_name("worker.py"))]
     done = subprocess.run([*command, str(folder), str(batch), mode], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

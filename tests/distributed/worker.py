@@ -47,7 +47,10 @@ def main(folder: Path, batch: int, resume: bool) -> None:
         "accuracy": metrics["eval_accuracy"],
     }
     (folder / f"report_{rank}.json").write_text(json.dumps(report))
-    save_file({**trainer.student.state_dict(), **{f"projector.{k}": v for k, v in trainer.projector.state_dict().items()}}, folder / f"weights_{rank}.safetensors")
+    save_file(
+        {**trainer.student.state_dict(), **{f"projector.{k}": v for k, v in trainer.projector.state_dict().items()}},
+        folder / f"weights_{rank}.safetensors",
+    )
     trainer.accelerator.end_training()
 
 

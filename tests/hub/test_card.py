@@ -1,6 +1,5 @@
 """The model card: what the Hub reads, what people read, and that nothing is missing."""
 
-import ast
 import math
 import re
 from dataclasses import fields, is_dataclass, replace
@@ -8,7 +7,9 @@ from dataclasses import fields, is_dataclass, replace
 import jinja2
 import pytest
 from huggingface_hub import ModelCard
+from PIL import Image
 
+from headshare_hf import HeadShareConfig, HeadShareForImageClassification, HeadShareImageProcessor
 from headshare_hf.hub import (
     METRICS,
     CardDataset,
@@ -219,12 +220,21 @@ def test_base_model_and_other_license():
     assert "| license of the weights | research |" in text(card)
 
 
-def test_the_code_of_the_card_is_python_with_the_right_name():
-    blocks = re.findall(r"```python\n(.*?)```", render_card(CARD).text, re.DOTALL)
+def test_the_code_of_the_card_runs(tmp_path, monkeypatch, capsys):
+    config = HeadShareConfig(backbone="resnet8", num_labels=3, id2label={0: "cat", 1: "dog", 2: "owl"})
+    model = HeadShareForImageClassification(config).eval()
+    model.save_pretrained(tmp_path / "someone" / "net")
+    HeadShareImageProcessor().save_pretrained(tmp_path / "someone" / "net")
+    Image.new("RGB", (40, 30), "teal").save(tmp_path / "image.png")
+    monkeypatch.chdir(tmp_path)
+    content = render_card(changed(CARD, "model.repo_id", "someone/net")).text
+    blocks = re.findall(r"```python\n(.*?)```", content, re.DOTALL)
     assert len(blocks) == 2
     for block in blocks:
-        ast.parse(block)
-        assert f'"{CARD.model.repo_id}"' in block
+        exec(compile(block, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert re.search(r"\[\{'label': '(cat|dog|owl)'", printed)
+    assert re.search(r"^(cat|dog|owl)\ntorch.Size\(\[1, 64\]\)$", printed, re.MULTILINE)
 
 
 @pytest.mark.parametrize("path", REQUIRED)

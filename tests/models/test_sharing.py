@@ -36,7 +36,15 @@ def _deit(kind=DeiTForImageClassification):
 
 def _swin():
     return SwinForImageClassification(
-        SwinConfig(image_size=32, patch_size=4, embed_dim=32, depths=[1, 1], num_heads=[2, 2], window_size=4, num_labels=NUM_LABELS)
+        SwinConfig(
+            image_size=32,
+            patch_size=4,
+            embed_dim=32,
+            depths=[1, 1],
+            num_heads=[2, 2],
+            window_size=4,
+            num_labels=NUM_LABELS,
+        )
     )
 
 
@@ -48,12 +56,16 @@ def _convnext():
 
 def _hf_resnet():
     return ResNetForImageClassification(
-        ResNetConfig(embedding_size=16, hidden_sizes=[16, WIDTH], depths=[1, 1], layer_type="basic", num_labels=NUM_LABELS)
+        ResNetConfig(
+            embedding_size=16, hidden_sizes=[16, WIDTH], depths=[1, 1], layer_type="basic", num_labels=NUM_LABELS
+        )
     )
 
 
 def _timm():
-    config = TimmWrapperConfig(architecture="test_convnext", num_labels=NUM_LABELS, model_args={"dims": (16, 16, 32, WIDTH)})
+    config = TimmWrapperConfig(
+        architecture="test_convnext", num_labels=NUM_LABELS, model_args={"dims": (16, 16, 32, WIDTH)}
+    )
     return TimmWrapperForImageClassification(config)
 
 

@@ -25,7 +25,15 @@ def recipe_file(tmp_path):
 
 def test_a_file_and_overrides_become_objects(recipe_file):
     recipe = parse_recipe(
-        ["--config", recipe_file, "--training.temperature", "2", "--student.backbone=resnet20", "--data.std", "[1, 1, 1]"]
+        [
+            "--config",
+            recipe_file,
+            "--training.temperature",
+            "2",
+            "--student.backbone=resnet20",
+            "--data.std",
+            "[1, 1, 1]",
+        ]
     )
     assert recipe.student.backbone == "resnet20" and recipe.teacher.name_or_path == "teacher"
     assert recipe.training.learning_rate == 0.01 and recipe.training.temperature == 2
@@ -33,9 +41,20 @@ def test_a_file_and_overrides_become_objects(recipe_file):
     assert recipe.sh_kd is None and recipe.shared_teacher is None
 
 
+def test_what_yaml_misreads_is_mended(recipe_file):
+    recipe = parse_recipe(
+        ["--config", recipe_file, "--training.save_strategy", "no", "--training.weight_decay", "1e-4"]
+    )
+    assert recipe.training.save_strategy == "no" and recipe.training.weight_decay == 1e-4
+
+
 def test_json_is_read_too(tmp_path, recipe_file):
     path = Path(tmp_path / "recipe.json")
-    path.write_text(json.dumps({"student": {"backbone": "vgg8"}, "data": {"name": "x"}, "training": {"output_dir": "o", "use_cpu": True}}))
+    path.write_text(
+        json.dumps(
+            {"student": {"backbone": "vgg8"}, "data": {"name": "x"}, "training": {"output_dir": "o", "use_cpu": True}}
+        )
+    )
     assert parse_recipe(["--config", str(path)]).student.backbone == "vgg8"
 
 
@@ -60,7 +79,11 @@ def test_wrong_options_are_named(recipe_file, extra, message):
 
 @pytest.mark.parametrize(
     "name, text, message",
-    [("r.yaml", "a: [", "cannot be read"), ("r.json", "{", "cannot be read"), ("r.yaml", "text", "must consist of sections")],
+    [
+        ("r.yaml", "a: [", "cannot be read"),
+        ("r.json", "{", "cannot be read"),
+        ("r.yaml", "text", "must consist of sections"),
+    ],
 )
 def test_broken_files_are_named(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)

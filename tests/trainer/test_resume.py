@@ -43,7 +43,9 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(step, projector,
     ends = [torch.load(tmp_path / n / "checkpoint-6" / "optimizer.pt", weights_only=True) for n in ("whole", "cut")]
     for key, state in ends[0]["state"].items():
         assert torch.equal(state["momentum_buffer"], ends[1]["state"][key]["momentum_buffer"])
-    states = [torch.load(tmp_path / n / "checkpoint-6" / "rng_state.pth", weights_only=False) for n in ("whole", "cut")]
+    states = [
+        torch.load(tmp_path / n / "checkpoint-6" / "rng_state.pth", weights_only=False) for n in ("whole", "cut")
+    ]
     assert torch.equal(states[0]["cpu"], states[1]["cpu"])
 
 
@@ -156,9 +158,7 @@ def _chain(folder, stages=None, **fields):
 def test_the_three_runs_of_sh_kd_share_one_head(student_head, tmp_path):
     final, results = _chain(tmp_path, student_head=student_head)
     assert list(results) == [TEMPORARY_STUDENT, SHARED_TEACHER, FINAL_STUDENT]
-    heads = [
-        HeadShareForImageClassification.from_pretrained(tmp_path / name).classifier.weight for name in results
-    ]
+    heads = [HeadShareForImageClassification.from_pretrained(tmp_path / name).classifier.weight for name in results]
     assert torch.equal(heads[0], heads[1])
     assert torch.equal(heads[1], heads[2]) == (student_head == "teacher_frozen")
     assert final.student.config.backbone == "resnet8"

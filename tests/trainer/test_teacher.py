@@ -44,7 +44,9 @@ def test_other_channels_are_refused():
 
 
 def test_statistics_are_read_from_processors_and_timm_configurations():
-    processor = HeadShareImageProcessor(size={"height": 20, "width": 24}, image_mean=[0.1, 0.2, 0.3], channel_order="bgr")
+    processor = HeadShareImageProcessor(
+        size={"height": 20, "width": 24}, image_mean=[0.1, 0.2, 0.3], channel_order="bgr"
+    )
     found = input_statistics(processor)
     assert found.mean == (0.1, 0.2, 0.3) and found.size == (20, 24) and found.channel_order == "bgr"
     assert input_statistics(None, resnet()) is None
@@ -56,7 +58,9 @@ def test_statistics_are_read_from_processors_and_timm_configurations():
 def test_the_trainer_feeds_the_teacher_its_own_statistics(tmp_path):
     seen = []
     teacher = vit(hidden_size=64, image_size=24, seed=3)
-    teacher.register_forward_pre_hook(lambda module, args, kwargs: seen.append(kwargs["pixel_values"]), with_kwargs=True)
+    teacher.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["pixel_values"]), with_kwargs=True
+    )
     mine = HeadShareImageProcessor(size={"height": 16, "width": 16}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     its = HeadShareImageProcessor(size={"height": 24, "width": 24}, image_mean=[0.0] * 3, image_std=[1.0] * 3)
     trainer = DistillationTrainer(

@@ -237,10 +237,10 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path)
         save_steps=1,
         logging_steps=10,
     )
-    trainer = DistillationTrainer(
-        resnet(seed=1), args, teacher=resnet("resnet14", seed=2), train_dataset=Broken()
-    )
-    with pytest.raises(NonFiniteLossError, match=r"loss part ce, kd, teacher_head was not finite at step 3.*checkpoint-2"):
+    trainer = DistillationTrainer(resnet(seed=1), args, teacher=resnet("resnet14", seed=2), train_dataset=Broken())
+    with pytest.raises(
+        NonFiniteLossError, match=r"loss part ce, kd, teacher_head was not finite at step 3.*checkpoint-2"
+    ):
         trainer.train()
     kept = HeadShareForImageClassification.from_pretrained(tmp_path / "checkpoint-2")
     assert all(torch.isfinite(value).all() for value in kept.state_dict().values())

@@ -12,8 +12,8 @@ class ImageCache:
     """
     One uint8 tensor of shape `(num_images, num_channels, height, width)`, filled as images are asked for.
 
-    Workers write into the same memory, so that an image is decoded once however many of them there are. Memory is taken
-    only as it is filled.
+    Workers write into the same memory, so that an image is decoded once however many of them there are. Memory is
+    taken only as it is filled.
 
     Args:
         num_images (`int`): Number of images.
@@ -55,8 +55,8 @@ def shared_bytes(size: int) -> torch.Tensor:
     """
     Zeros in memory that worker processes share, `uint8` of shape `(size,)`.
 
-    It is an anonymous mapping, which forked workers inherit: `Tensor.share_memory_` would need as much room in /dev/shm,
-    which is 64 MB in most containers. Where workers are spawned, PyTorch moves the tensor to its own shared memory when
-    it sends the first worker its copy.
+    It is an anonymous mapping, which forked workers inherit: `Tensor.share_memory_` would need as much room in
+    /dev/shm, which is 64 MB in most containers. Where workers are spawned, PyTorch moves the tensor to its own shared
+    memory when it sends the first worker its copy.
     """
     return torch.frombuffer(mmap.mmap(-1, size), dtype=torch.uint8)

@@ -43,8 +43,8 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         num_corrupt (`int`): How many images were left out.
 
     Raises:
-        ValueError: The columns or the processor do not fit, the augmentation is unknown or without effect, or the images
-            do not fit in memory.
+        ValueError: The columns or the processor do not fit, the augmentation is unknown or without effect, or the
+            images do not fit in memory.
         CorruptImageError: When an image is read that cannot be decoded; names split, row and file.
     """
 
@@ -71,8 +71,8 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         self.with_index = with_index
         # Shared, so that workers that outlive an epoch see the next one.
         self._epoch = shared_bytes(8).view(torch.int64)
-        self._normalize = Normalizer(processor)
         self._pixels = _pixels(dataset, processor, name, seed, cache_images)
+        self._normalize = Normalizer(processor)
 
     @property
     def num_classes(self) -> int:
@@ -128,8 +128,8 @@ def _check_columns(dataset: datasets.Dataset) -> None:
     columns = dataset.column_names
     if not {"image", "label"} <= set(columns) or not isinstance(dataset.features["label"], datasets.ClassLabel):
         raise ValueError(
-            f"the data set needs the columns `image` and `label` (a ClassLabel) and has {', '.join(columns)}; load it with "
-            "load_splits"
+            f"the data set needs the columns `image` and `label` (a ClassLabel) and has {', '.join(columns)}; load it "
+            "with load_splits"
         )
 
 

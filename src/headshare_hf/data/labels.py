@@ -7,8 +7,9 @@ import numpy as np
 
 
 IMAGE_NAMES = ("image", "img")
-_FILES = {"binary", "large_binary", "string", "large_string"}
 LABEL_NAMES = ("label", "labels", "fine_label", "target", "class", "category")
+
+_FILES = {"binary", "large_binary", "string", "large_string"}
 _PLAIN = {"bool", "string", "large_string", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
 
 

@@ -68,13 +68,14 @@ def load_splits(
         image_column (`str`, *optional*):
             Column of the images. Found by itself when it is called `image` or `img` or is the only one of images.
         label_column (`str`, *optional*):
-            Column of the labels: `ClassLabel`, text or whole numbers. Found by itself when it is called `label`, `labels`,
-            `fine_label`, `target`, `class` or `category`, or is the only `ClassLabel`. Text and numbers become classes
-            in sorted order, those of the first split for all of them.
+            Column of the labels: `ClassLabel`, text or whole numbers. Found by itself when it is called `label`,
+            `labels`, `fine_label`, `target`, `class` or `category`, or is the only `ClassLabel`. Text and numbers turn
+            into classes in sorted order, those of the first split for all of them.
         config_name (`str`, *optional*): Configuration of a Hub data set or of a folder with several.
         cache_dir (`str`, *optional*): Folder for what is converted or downloaded; defaults to that of `datasets`.
         validation_fraction (`float`, *optional*, defaults to 0.0):
-            Share of the first split, stratified by class, that is returned in place of the second one, which is not read.
+            Share of the first split, stratified by class, that is returned in place of the second one, which is not
+            read.
         max_samples (`Sequence[int | None]`, *optional*):
             For every split, how many images to keep at most, stratified by class; `None` keeps all.
         seed (`int`, *optional*, defaults to 0): Of both kinds of choice.
@@ -86,8 +87,8 @@ def load_splits(
 
     Raises:
         FileNotFoundError: There is no such file, folder or data set.
-        ValueError: A split or a column is missing, the splits name their classes differently, a split is empty or of one
-            class, or a label is out of range. The message names the split and the row.
+        ValueError: A split or a column is missing, the splits name their classes differently, a split is empty or of
+            one class, or a label is out of range. The message names the split and the row.
     """
     if validation_fraction and len(splits) != 2:
         raise ValueError(f"`validation_fraction` needs two splits, training and validation, not {len(splits)}")

@@ -27,15 +27,16 @@ def working_size(processor: Any) -> tuple[int, int]:
     """
     if getattr(processor, "image_mean", None) is None:
         raise ValueError(
-            f"{type(processor).__name__} has no `image_mean`; use a HeadShareImageProcessor with the network's statistics"
+            f"{type(processor).__name__} has no `image_mean`; use a HeadShareImageProcessor with the "
+            "network's statistics"
         )
     crops = getattr(processor, "do_center_crop", False)
     size = processor.crop_size if crops else processor.size if processor.do_resize else None
     size = dict(size or {})
     if not (size.get("height") and size.get("width")):
         raise ValueError(
-            f"the image processor leaves images at different sizes (size={size}); give it a `size` with height and width, "
-            "or `do_center_crop=True`"
+            f"the image processor leaves images at different sizes (size={size}); give it a `size` with height and "
+            "width, or `do_center_crop=True`"
         )
     return size["height"], size["width"]
 
@@ -45,7 +46,8 @@ class ImageReader:
     Decodes rows and runs the deterministic part of an image processor.
 
     Args:
-        dataset (`datasets.Dataset`): With an undecoded column `image`, and `row` where its rows were chosen from others.
+        dataset (`datasets.Dataset`):
+            With an undecoded column `image`, and `row` where its rows were chosen from others.
         processor (`Any`): The image processor.
     """
 

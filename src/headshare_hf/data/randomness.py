@@ -2,9 +2,9 @@
 Random numbers that depend on nothing but what they are for.
 
 Every draw is a pure function of (seed, epoch, sample index, stream): a hash instead of a generator with a state. So an
-image is augmented the same way whatever the number of workers and processes, the batch size and the order, and also when
-a run is resumed in the middle of an epoch. The hash is splitmix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom
-Number Generators", OOPSLA 2014).
+image is augmented the same way whatever the number of workers and processes, the batch size and the order, and also
+when a run is resumed in the middle of an epoch. The hash is splitmix64 (Steele, Lea and Flood, "Fast Splittable
+Pseudorandom Number Generators", OOPSLA 2014).
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Augmentation recipes of torchvision and timm for bigger images: each starts with a random crop of the whole image."""
+"""Augmentation recipes of torchvision and timm for bigger images: each starts with a random crop of the image."""
 
 import difflib
 from collections.abc import Callable, Sequence
@@ -37,7 +37,8 @@ class RecipeAugmentation:
         name (`str`):
             `"random_resized_crop"` (8 to 100 % of the area, and a flip), the same followed by
             `"torchvision/randaugment"`, `"torchvision/trivialaugment"` or `"torchvision/autoaugment"`, or
-            `"timm/<config>"`, which is timm's training transform with that `auto_augment`, e.g. `"timm/rand-m9-mstd0.5"`.
+            `"timm/<config>"`, which is timm's training transform with that `auto_augment`, e.g.
+            `"timm/rand-m9-mstd0.5"`.
         size (`tuple[int, int]`): Height and width, in pixels, of the result.
         processor (`Any`): Says how to interpolate, and timm what color to fill with.
         seed (`int`): See [`random_bits`].

@@ -30,7 +30,7 @@ def read_splits(
 
     Raises:
         FileNotFoundError: There is no such file, folder or data set.
-        ValueError: A split is missing, or parquet files name their classes differently.
+        ValueError: A split is missing or empty, or parquet files name their classes differently.
     """
     path = Path(name_or_path).expanduser()
     if config_name is not None and (path.is_file() or _is_image_folder(path)):
@@ -44,9 +44,11 @@ def read_splits(
     _check_splits(name_or_path, splits, files or splits)
     _check_class_names([file for split in splits for file in files.get(split, ())], label_column)
     builder.download_and_prepare()
-    loaded = builder.as_dataset()
-    _check_splits(name_or_path, splits, loaded)
-    return [loaded[split] for split in splits]
+    _check_splits(name_or_path, splits, builder.info.splits)
+    for split in splits:
+        if builder.info.splits[split].num_examples == 0:
+            raise ValueError(f"split {split!r} of {name_or_path} is empty")
+    return [builder.as_dataset(split=split) for split in splits]
 
 
 def _is_image_folder(path: Path) -> bool:

@@ -54,7 +54,8 @@ def split_off(dataset: datasets.Dataset, fraction: float, seed: int) -> tuple[da
         seed (`int`): See [`random_bits`].
 
     Raises:
-        ValueError: The fraction is out of range, or leaves nothing to validate on, or no image of some class to train on.
+        ValueError: The fraction is out of range, or leaves nothing to validate on, or no image of some class to train
+            on.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"`validation_fraction` is {fraction}; it must lie between 0 and 1")

@@ -67,11 +67,10 @@ def _describe(config: HeadShareConfig) -> str:
 
 def _looks_like(state_dict: Mapping[str, torch.Tensor], config: HeadShareConfig) -> str:
     """The backbone whose tensors these are, if it is another one."""
-    shapes = {name: tensor.shape for name, tensor in state_dict.items()}
+    shapes = {name: tensor.shape for name, tensor in state_dict.items() if name.rpartition(".")[0] not in _CLASSIFIERS}
     for backbone in backbone_names():
-        other = HeadShareConfig(backbone=backbone, num_labels=config.num_labels, num_channels=config.num_channels)
-        expected = _expected(other)
-        body = {name.removeprefix(_BACKBONE): shape for name, shape in expected.items() if name.startswith(_BACKBONE)}
-        if all(shapes.get(name) == shape for name, shape in body.items()):
+        other = HeadShareConfig(backbone=backbone, id2label=config.id2label, num_channels=config.num_channels)
+        body = {k.removeprefix(_BACKBONE): shape for k, shape in _expected(other).items() if k.startswith(_BACKBONE)}
+        if shapes == body:
             return f". They look like {backbone}" if backbone != config.backbone else ""
     return ""

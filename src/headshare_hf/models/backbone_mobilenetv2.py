@@ -1,7 +1,8 @@
 """
 MobileNetV2 of half width for small images: Sandler et al., arXiv:1801.04381.
 
-Layout and tensor names are those of the repository Alibaba-MIIL/HeadSharingKD (`models/mobilenetv2.py`, `mobile_half`).
+Layout and tensor names are those of the repository Alibaba-MIIL/HeadSharingKD (`models/mobilenetv2.py`,
+`mobile_half`).
 """
 
 import torch

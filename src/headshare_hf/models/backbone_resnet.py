@@ -1,8 +1,8 @@
 """
 ResNets for small images: He et al., "Deep Residual Learning for Image Recognition", arXiv:1512.03385.
 
-Layout and tensor names are those of the repository Alibaba-MIIL/HeadSharingKD (`models/resnet.py`, `models/resnetv2.py`),
-so that its checkpoints fit.
+Layout and tensor names are those of the repository Alibaba-MIIL/HeadSharingKD (`models/resnet.py`,
+`models/resnetv2.py`), so that its checkpoints fit.
 """
 
 import torch

@@ -180,8 +180,8 @@ class ShuffleV2(_ShuffleNet):
     """
     ShuffleNet V2 of width 1.
 
-    `pre_activations` of a stage are in the order before the last shuffle: the half passed on, then the transformed half
-    before its ReLU.
+    `pre_activations` of a stage are in the order before the last shuffle: the half passed on, then the transformed
+    half before its ReLU.
 
     Args:
         num_channels (`int`, *optional*, defaults to 3): Channels of the input images.

@@ -93,7 +93,7 @@ class StagedBackbone(Backbone):
         return maps.output(F.avg_pool2d(final_map, final_map.shape[-2:]).flatten(1))
 
     def forward_stages(self, pixel_values: torch.Tensor, maps: StageMaps) -> torch.Tensor:
-        """Runs the stages, adds each output to `maps`, and returns the map to pool, `(batch_size, num_features, h, w)`."""
+        """Runs the stages, adds each output to `maps`, returns the map to pool, `(batch_size, num_features, h, w)`."""
         raise NotImplementedError(f"{type(self).__name__} does not implement forward_stages")
 
     def reset_parameters(self) -> None:

@@ -17,19 +17,20 @@ class _TimmModel(TimmWrapperModel):
     """`TimmWrapperModel` that leaves the weights as timm drew them."""
 
     def _init_weights(self, module: nn.Module) -> None:
-        # TimmWrapperModel would also draw every layer again from N(0, 0.02), from which many timm networks do not train.
-        # The tables that timm keeps out of checkpoints must be computed again: from_pretrained builds on the meta device.
-        if hasattr(module, "init_non_persistent_buffers"):
-            module.init_non_persistent_buffers()
+        # TimmWrapperModel would draw every layer again from N(0, 0.02) and so undo timm's initialisation. Only the
+        # tables that timm keeps out of checkpoints are computed again: from_pretrained builds on the meta device.
+        refill = getattr(module, "init_non_persistent_buffers", None)
+        if refill is not None:
+            refill()
 
 
 class TimmBackbone(Backbone):
     """
     A timm model without its classifier. Nothing is downloaded: the weights are timm's random ones.
 
-    `hidden_states` are what timm's `forward_intermediates` returns: one map `(batch_size, channels, height, width)` per
-    stage, or per block of a transformer. timm does not tell where their last activation is, so `pre_activations` is the
-    same tuple.
+    `hidden_states` are what timm's `forward_intermediates` returns: one map `(batch_size, channels, height, width)`
+    per stage, or per block of a transformer. timm does not tell where their last activation is, so `pre_activations`
+    is the same tuple.
 
     Args:
         architecture (`str`): timm's name of the model, e.g. `mobilenetv3_small_050`.
@@ -101,7 +102,8 @@ class TimmBackbone(Backbone):
 
         timm models initialise themselves in their constructors, in part by arithmetic on the tensors and with methods
         whose names differ from model to model; a second build is the only way that holds for all of them. Tensors that
-        `from_pretrained` has read keep their values.
+        `from_pretrained` has read keep their values. It does not get here itself: transformers initialises only
+        modules that own a tensor, which is why `_TimmModel` refills the tables.
         """
         drawn = self._build()
         with torch.no_grad():

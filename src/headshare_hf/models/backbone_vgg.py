@@ -1,8 +1,8 @@
 """
 VGG with batch normalisation for small images: Simonyan and Zisserman, arXiv:1409.1556.
 
-Layout and tensor names are those of the repository Alibaba-MIIL/HeadSharingKD (`models/vgg.py`, its `*_bn` networks): no
-hidden fully connected layers.
+Layout and tensor names are those of the repository Alibaba-MIIL/HeadSharingKD (`models/vgg.py`, its `*_bn` networks):
+no hidden fully connected layers.
 """
 
 import torch

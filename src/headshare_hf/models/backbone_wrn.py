@@ -36,7 +36,8 @@ class WideBlock(nn.Module):
     def forward(self, hidden_state: torch.Tensor, activated: torch.Tensor | None = None) -> torch.Tensor:
         """
         Args:
-            hidden_state (`torch.Tensor` of shape `(batch_size, in_channels, height, width)`): Output of the last block.
+            hidden_state (`torch.Tensor` of shape `(batch_size, in_channels, height, width)`):
+                Output of the previous block.
             activated (`torch.Tensor` of the same shape, *optional*):
                 The same after this block's `bn1` and a ReLU, where the caller has computed it already.
         """

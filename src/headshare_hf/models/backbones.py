@@ -65,9 +65,8 @@ def check_backbone_name(name: str) -> None:
         return
     known = [*BACKBONES, *(TIMM_PREFIX + model for model in timm.list_models())]
     nearest = ", ".join(difflib.get_close_matches(name, known)) or "none"
-    raise ValueError(
-        f"unknown backbone {name!r}; nearest: {nearest}; all: {', '.join(BACKBONES)}, {TIMM_PREFIX}<name of a timm model>"
-    )
+    everything = ", ".join([*BACKBONES, f"{TIMM_PREFIX}<name of a timm model>"])
+    raise ValueError(f"unknown backbone {name!r}; nearest: {nearest}; all: {everything}")
 
 
 def create_backbone(name: str, num_channels: int = 3, **kwargs: Any) -> Backbone:

@@ -46,6 +46,8 @@ class HeadShareConfig(PreTrainedConfig):
     """
 
     model_type = "headshare"
+    # So that the plain transformers Trainer takes the logits alone for predictions.
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["embeddings", "hidden_states", "pre_activations"]
     head_types: ClassVar[tuple[str, ...]] = ("linear", "cosine")
     projectors: ClassVar[tuple[str, ...]] = ("linear", "linear_bn_relu")
 
@@ -61,6 +63,9 @@ class HeadShareConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         self._refuse_misspelled(kwargs)
         check_backbone_name(self.backbone)
+        given = kwargs.get("num_labels")
+        if given is not None and self.id2label is not None and given != len(self.id2label):
+            raise ValueError(f"`num_labels` is {given} but `id2label` names {len(self.id2label)} classes")
         super().__post_init__(**kwargs)
 
     def _refuse_misspelled(self, kwargs: dict[str, Any]) -> None:
@@ -88,10 +93,10 @@ class HeadShareConfig(PreTrainedConfig):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` is {value}; it must be at least 1")
-        if self.num_labels < 1:
-            raise ValueError(f"`num_labels` is {self.num_labels}; it must be at least 1")
+        if not self.num_labels:
+            raise ValueError("`num_labels` is 0; it must be at least 1")
 
 
 def has_placeholder_labels(config: PreTrainedConfig) -> bool:
     """Whether `id2label` is the `LABEL_0, LABEL_1, ...` that transformers fills in, which names no class at all."""
-    return all(name == PLACEHOLDER_LABEL.format(index) for index, name in config.id2label.items())
+    return all(name == PLACEHOLDER_LABEL.format(index) for index, name in (config.id2label or {}).items())

@@ -1,4 +1,4 @@
-"""The image processor: resize, rescale and normalise images, in the channel order that the weights were trained with."""
+"""The image processor: resize, rescale and normalise images, in the channel order of the weights."""
 
 from typing import Any, ClassVar
 
@@ -26,15 +26,15 @@ class HeadShareImageProcessor(TorchvisionBackend):
     """
     Turns images into the `pixel_values` that a network was trained with.
 
-    In this order: conversion to RGB (three statistics) or to grayscale (one), `channel_order`, resize, center crop (off
-    by default), rescale to [0, 1], normalise. PIL images may have any 8-bit mode; transparency is laid over white.
+    In this order: conversion to RGB (three statistics) or to grayscale (one), `channel_order`, resize, center crop
+    (off by default), rescale to [0, 1], normalise. PIL images may have any 8-bit mode; transparency becomes white.
 
     Args:
         size (`dict[str, int]`, *optional*, defaults to `{"height": 32, "width": 32}`): In pixels.
         crop_size (`dict[str, int]`, *optional*): In pixels; used with `do_center_crop=True`.
         image_mean (`list[float]`, *optional*):
-            Means of images in [0, 1], in the order of `channel_order`. One value per channel, three or one. Defaults to
-            CIFAR-100's, (0.5071, 0.4867, 0.4408).
+            Means of images in [0, 1], in the order of `channel_order`. One value per channel, three or one. Defaults
+            to CIFAR-100's, (0.5071, 0.4867, 0.4408).
         image_std (`list[float]`, *optional*): Likewise; defaults to CIFAR-100's, (0.2675, 0.2565, 0.2761).
         channel_order (`str`, *optional*, defaults to `"rgb"`):
             Order of the channels in `pixel_values`. Images that come in are RGB, so that `"bgr"` reverses them.
@@ -49,7 +49,7 @@ class HeadShareImageProcessor(TorchvisionBackend):
     ```python
     >>> import numpy as np
     >>> processor = HeadShareImageProcessor(image_mean=[0.5], image_std=[0.5])
-    >>> processor(np.zeros((28, 28), dtype=np.uint8), return_tensors="pt")["pixel_values"].shape
+    >>> processor(np.zeros((28, 28, 1), dtype=np.uint8), return_tensors="pt")["pixel_values"].shape
     torch.Size([1, 1, 32, 32])
     ```
     """
@@ -127,7 +127,7 @@ def _to_channels(image: torch.Tensor, num_channels: int) -> torch.Tensor:
         return image.expand(3, -1, -1)
     if image.shape[0] != num_channels:
         raise ValueError(
-            f"the array has {image.shape[0]} channels and the image processor {num_channels}; pass a PIL image, which is "
-            "converted"
+            f"the array has {image.shape[0]} channels and the image processor {num_channels}; pass a PIL image, "
+            "which is converted"
         )
     return image

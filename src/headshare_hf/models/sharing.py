@@ -43,7 +43,7 @@ def find_classifier(model: nn.Module) -> Head:
 
 
 def _classifier_root(model: nn.Module) -> nn.Module | None:
-    timm_model = getattr(model, "timm_model", model)
+    timm_model: Any = getattr(model, "timm_model", model)
     if hasattr(timm_model, "get_classifier"):
         root = timm_model.get_classifier()
     else:

@@ -21,7 +21,7 @@ class EpochSeedCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Called before the batches of an epoch are drawn."""
-        dataset = getattr(kwargs.get("train_dataloader"), "dataset", None)
+        dataset: Any = getattr(kwargs.get("train_dataloader"), "dataset", None)
         if hasattr(dataset, "set_epoch"):
             dataset.set_epoch(int(state.epoch or 0))
 
@@ -56,7 +56,10 @@ class HeadSimilarityCallback(TrainerCallback):
     ) -> None:
         """Called after the last step of an epoch."""
         found = head_similarity(
-            self._head.weight, self._reference.weight, getattr(self._head, "bias", None), getattr(self._reference, "bias", None)
+            self._head.weight,
+            self._reference.weight,
+            getattr(self._head, "bias", None),
+            getattr(self._reference, "bias", None),
         )
         self._trainer.log({f"head_{name}": value for name, value in found.items() if isinstance(value, float)})
 

@@ -1,8 +1,9 @@
 """The model card of a run, from what the trainer knows of it."""
 
 import os
+from collections.abc import Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import accelerate
 import timm
@@ -61,9 +62,10 @@ def describe_run(
 def write_card(trainer: DistillationTrainer, recipe: Recipe, results: dict[str, Any]) -> None:
     """Writes `README.md` into the run's folder: the card of what `recipe` trained."""
     data = recipe.data
+    train, evaluation = cast(Sized, trainer.train_dataset), cast(Sized, trainer.eval_dataset)
     trainer.card = describe_run(
         trainer,
-        card_dataset(data, len(trainer.train_dataset), len(trainer.eval_dataset)),
+        card_dataset(data, len(train), len(evaluation)),
         results,
         eval_split=evaluated_split(data),
         augmentation=data.augmentation,
@@ -92,7 +94,7 @@ def _model(trainer: DistillationTrainer) -> CardModel:
     processor: Any = trainer.processing_class
     if processor is None:
         raise ValueError("a card needs the image processor; pass `processing_class` to DistillationTrainer")
-    name = Path(args.output_dir).name
+    name = trainer.folder.name
     return CardModel(
         name=name,
         repo_id=args.hub_model_id or f"your-name/{name}",
@@ -138,7 +140,8 @@ def _results(results: dict[str, Any], dataset: CardDataset, split: str) -> tuple
     found = [name for name in _METRICS if f"eval_{name}" in results]
     images = dataset.splits[split]
     return tuple(
-        CardResult(name, results[f"eval_{name}"], dataset.name, dataset.id, split, images, num_seeds=1) for name in found
+        CardResult(name, results[f"eval_{name}"], dataset.name, dataset.id, split, images, num_seeds=1)
+        for name in found
     )
 
 

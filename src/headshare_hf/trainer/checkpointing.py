@@ -12,6 +12,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from ..models import LOADING_PROBLEMS
 from . import run_folder
+from .config import DistillationConfig
 from .student_module import StudentModule
 
 
@@ -23,10 +24,16 @@ class RunFolderTrainer(Trainer):
     while it saves leaves the one before as the newest.
     """
 
+    args: DistillationConfig
     identity: dict[str, Any]
     _staging: Path | None = None
     _started = 0.0
     _seconds_before = 0.0
+
+    @property
+    def folder(self) -> Path:
+        """`output_dir`, which transformers fills in where it is not given."""
+        return Path(str(self.args.output_dir))
 
     @property
     def train_seconds(self) -> float:
@@ -45,7 +52,7 @@ class RunFolderTrainer(Trainer):
         module = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         return module.projector if isinstance(module, StudentModule) else None
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """
         As `transformers.Trainer.train`, in a folder that belongs to this run alone.
 
@@ -54,10 +61,10 @@ class RunFolderTrainer(Trainer):
             NonFiniteLossError: A loss part is not finite; the last good checkpoint is kept.
         """
         if self.is_world_process_zero():
-            run_folder.claim(self.args.output_dir, self.identity, bool(resume_from_checkpoint))
+            run_folder.claim(self.folder, self.identity, bool(resume_from_checkpoint))
         self.accelerator.wait_for_everyone()
         self._started = time.monotonic()
-        output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        output = super().train(resume_from_checkpoint, *args, **kwargs)
         self._check_finite()
         return output
 
@@ -66,7 +73,7 @@ class RunFolderTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._check_finite()
-        staging = Path(self.args.output_dir) / run_folder.STAGING
+        staging = self.folder / run_folder.STAGING
         self._staging = staging
         try:
             super()._save_checkpoint(model, trial)
@@ -82,7 +89,7 @@ class RunFolderTrainer(Trainer):
         return str(self._staging) if self._staging is not None else super()._get_output_dir(trial)
 
     def _publish_checkpoint(self, staged: Path) -> None:
-        target = Path(self.args.output_dir) / staged.name
+        target = self.folder / staged.name
         if self.state.best_global_step:
             # The path that was found while saving is that of the staging folder.
             self.state.best_model_checkpoint = str(target.with_name(f"checkpoint-{self.state.best_global_step}"))
@@ -92,7 +99,7 @@ class RunFolderTrainer(Trainer):
         run_folder.write_json(staged / run_folder.CLOCK_FILE, {"seconds": self.train_seconds})
         run_folder.publish_checkpoint(staged, target)
         rotate_checkpoints(
-            output_dir=self.args.output_dir,
+            output_dir=str(self.folder),
             save_total_limit=self.args.save_total_limit,
             best_model_checkpoint=self.state.best_model_checkpoint,
             use_mtime=True,
@@ -102,10 +109,11 @@ class RunFolderTrainer(Trainer):
         # Only what is published: no pickled arguments, no projector.
         if not self.args.should_save:
             return
-        output_dir = output_dir or self.args.output_dir
-        self.student.save_pretrained(output_dir)
-        if self.processing_class is not None:
-            self.processing_class.save_pretrained(output_dir)
+        target = output_dir or str(self.folder)
+        self.student.save_pretrained(target)
+        processor: Any = self.processing_class
+        if processor is not None:
+            processor.save_pretrained(target)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_weights(self.student, resume_from_checkpoint)
@@ -130,7 +138,9 @@ def load_weights(model: Any, folder: str | Path) -> None:
     Raises:
         ValueError: A tensor is missing, unexpected or of another shape; all are named.
     """
-    loaded, info = type(model).from_pretrained(folder, config=model.config, output_loading_info=True)
+    loaded, info = type(model).from_pretrained(
+        folder, config=model.config, output_loading_info=True, ignore_mismatched_sizes=True
+    )
     broken = {kind: sorted(map(str, info[kind])) for kind in LOADING_PROBLEMS if info[kind]}
     if broken:
         raise ValueError(f"the checkpoint {folder} does not fit the student: {broken}")

@@ -38,7 +38,9 @@ def _check_embeddings(student: nn.Module, teacher: nn.Module, args: Distillation
     meets = weights.needs_teacher_head or weights.embedding > 0 or args.eval_teacher_head_weight > 0
     if not meets and args.student_head == "own":
         if args.projector is not None:
-            raise ValueError("`projector` has no effect: no loss part puts the student's embedding beside the teacher's")
+            raise ValueError(
+                "`projector` has no effect: no loss part puts the student's embedding beside the teacher's"
+            )
         return
     head, own = find_classifier(teacher), find_classifier(student)
     if args.projector is None:

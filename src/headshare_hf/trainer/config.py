@@ -126,9 +126,7 @@ class DistillationConfig(TrainingArguments):
         if not self.temperature > 0:
             raise ValueError(f"`temperature` is {self.temperature}; it must be positive")
         if not 0 <= self.eval_teacher_head_weight <= 1:
-            raise ValueError(
-                f"`eval_teacher_head_weight` is {self.eval_teacher_head_weight}; it must be in [0, 1]"
-            )
+            raise ValueError(f"`eval_teacher_head_weight` is {self.eval_teacher_head_weight}; it must be in [0, 1]")
         if self.lr_decay_epochs is not None and self.max_steps > 0:
             raise ValueError("`lr_decay_epochs` counts epochs, so it cannot be combined with `max_steps`")
         if not 0 < self.lr_decay_rate <= 1:

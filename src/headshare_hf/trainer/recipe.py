@@ -1,7 +1,6 @@
 """From a recipe to models, data sets and a finished run. The example scripts are thin covers of this module."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -119,7 +118,9 @@ def build_teacher(model: ModelArguments, label_names: list[str]) -> tuple[nn.Mod
             classes.
     """
     if model.name_or_path is None:
-        raise ValueError("section `teacher` needs `name_or_path`, trained weights; train one with examples/run_train.py")
+        raise ValueError(
+            "section `teacher` needs `name_or_path`, trained weights; train one with examples/run_train.py"
+        )
     teacher, processor = load_teacher(model.name_or_path)
     if model.same_label_order:
         config: Any = teacher.config
@@ -154,7 +155,7 @@ def _run_single(recipe: Recipe, data: RecipeData) -> tuple[DistillationTrainer, 
         student, args, teacher=teacher, teacher_processing_class=processor, **data.for_trainer()
     )
     if teacher is not None and find_classifier(teacher).weight.shape == find_classifier(student).weight.shape:
-        plot = Path(args.output_dir) / "head_similarity.png"
+        plot = trainer.folder / "head_similarity.png"
         trainer.add_callback(HeadSimilarityCallback(trainer, teacher, plot=plot))
     return trainer, run_or_reuse(trainer)
 

@@ -233,18 +233,22 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
 def _section(name: str, content: dict[str, Any]) -> Any:
     if name not in SECTIONS:
         raise ValueError(f"unknown section `{name}`{_nearest(name, SECTIONS)}; sections: {', '.join(SECTIONS)}")
-    kind = SECTIONS[name]
+    kind: Any = SECTIONS[name]
     known = {entry.name: entry for entry in dataclasses.fields(kind) if entry.init}
     for key in content:
         if key not in known:
             raise ValueError(f"section `{name}` has no field `{key}`{_nearest(key, known)}")
-    values = {key: _number(value, str(known[key].type)) for key, value in content.items()}
+    values = {key: _as_field(value, str(known[key].type)) for key, value in content.items()}
     return HfArgumentParser(kind).parse_dict(values)[0]
 
 
-def _number(value: Any, kind: str) -> Any:
-    # YAML 1.1 reads 1e-4 as text.
-    return float(value) if isinstance(value, str) and "float" in kind and "str" not in kind else value
+def _as_field(value: Any, kind: str) -> Any:
+    """Mends what YAML 1.1 reads otherwise than people mean it: 1e-4 as text, and `no` as false."""
+    if isinstance(value, str) and "float" in kind and "str" not in kind:
+        return float(value)
+    if isinstance(value, bool) and "bool" not in kind:
+        return "yes" if value else "no"
+    return value
 
 
 def _nearest(name: str, known: Any) -> str:

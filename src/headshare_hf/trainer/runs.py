@@ -35,7 +35,7 @@ def run_or_reuse(trainer: DistillationTrainer) -> dict[str, float]:
     Raises:
         RunFolderError: The folder holds another run.
     """
-    folder = Path(trainer.args.output_dir)
+    folder = trainer.folder
     if run_folder.is_finished(folder):
         return _reuse(trainer, folder)
     checkpoint = run_folder.last_checkpoint(folder)
@@ -103,7 +103,7 @@ def run_student_head_kd(
         `tuple[DistillationTrainer, dict[str, dict[str, float]]]`: The trainer of the last run, and the results of each
         run by the name of its folder.
     """
-    folder, results = Path(args.output_dir), {}
+    folder, results = Path(str(args.output_dir)), {}
     first = _stage(args, folder / TEMPORARY_STUDENT, stages.temporary_method, stages.temporary_epochs)
     needs_teacher = first.loss_weights.needs_teacher
     temporary = DistillationTrainer(
@@ -132,7 +132,7 @@ def run_student_head_kd(
 
 def _stage(args: DistillationConfig, folder: Path, method: str, epochs: float | None) -> DistillationConfig:
     """The arguments of an earlier run: those of the last, without its loss and head options."""
-    own_loss = dict.fromkeys(
+    own_loss: dict[str, Any] = dict.fromkeys(
         ("ce_weight", "kd_weight", "teacher_head_weight", "teacher_head_ce_weight", "embedding_weight", "alpha_th")
     )
     return replace(

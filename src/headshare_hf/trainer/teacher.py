@@ -72,7 +72,11 @@ def input_statistics(processor: Any, model: nn.Module | None = None) -> InputSta
         getattr(model, "config", None), "pretrained_cfg", None
     )
     if processor is not None and getattr(processor, "image_mean", None) is not None:
-        size = _height_width(getattr(processor, "crop_size", None)) if getattr(processor, "do_center_crop", False) else None
+        size = (
+            _height_width(getattr(processor, "crop_size", None))
+            if getattr(processor, "do_center_crop", False)
+            else None
+        )
         size = size or _height_width(getattr(processor, "size", None))
         order = getattr(processor, "channel_order", "rgb")
         return InputStatistics(tuple(processor.image_mean), tuple(processor.image_std), size, order)

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -73,12 +72,13 @@ class DistillationTrainer(RunFolderTrainer):
     ) -> None:
         if isinstance(teacher, str):
             teacher, teacher_processing_class = load_teacher(teacher)
+        num_labels: int = cast(Any, model).config.num_labels
         check_teacher(model, teacher, args)
         check_dataset(train_dataset, model, "train_dataset")
         check_dataset(eval_dataset, model, "eval_dataset")
         self._prepare_heads(model, teacher, args, shared_head_from)
         self.identity = _identity(model, teacher, shared_head_from, args, train_dataset)
-        self.objective = DistillationObjective(args.loss_weights, args.temperature)
+        self.objective: DistillationObjective = DistillationObjective(args.loss_weights, args.temperature)
         self.meter = LossMeter()
         trained = _trained_module(model, teacher, args)
         self._tap = embedding_tap(model) if trained is model else None
@@ -89,7 +89,7 @@ class DistillationTrainer(RunFolderTrainer):
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
-            compute_metrics=compute_metrics or ClassificationMetrics(getattr(model, "config").num_labels),
+            compute_metrics=compute_metrics or ClassificationMetrics(num_labels),
             **kwargs,
         )
         # transformers before 5.20 has no `loss_is_scaled_for_ga` and decides by this attribute alone.
@@ -109,7 +109,9 @@ class DistillationTrainer(RunFolderTrainer):
         elif args.student_head != "own" and teacher is not None:
             share_head(teacher, model, freeze=args.student_head == "teacher_frozen")
 
-    def _freeze_teacher(self, teacher: nn.Module | None, processor: Any, teacher_processor: Any) -> FrozenTeacher | None:
+    def _freeze_teacher(
+        self, teacher: nn.Module | None, processor: Any, teacher_processor: Any
+    ) -> FrozenTeacher | None:
         if teacher is None:
             return None
         adapter = InputAdapter(input_statistics(processor), input_statistics(teacher_processor, teacher))
@@ -130,7 +132,7 @@ class DistillationTrainer(RunFolderTrainer):
                 "set `trainer.card` before the model is published, e.g. to `describe_run(trainer, dataset, results)` "
                 "of headshare_hf.trainer.card"
             )
-        render_card(self.card).save(Path(self.args.output_dir) / "README.md")
+        render_card(self.card).save(self.folder / "README.md")
 
     # Training step
 
@@ -158,6 +160,13 @@ class DistillationTrainer(RunFolderTrainer):
         # Only the wrapped model may be called: DDP and autocast live in its forward.
         output = model(pixel_values=pixel_values)
         return output["logits"], output["embeddings"] if self._tap is None else self._tap.take()
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """See `transformers.Trainer.evaluation_loop`."""
+        if isinstance(self.compute_metrics, ClassificationMetrics):
+            # An evaluation that was interrupted has left its counts.
+            self.compute_metrics.reset()
+        return super().evaluation_loop(*args, **kwargs)
 
     def prediction_step(
         self,
@@ -201,7 +210,8 @@ class DistillationTrainer(RunFolderTrainer):
             milestones = [round(epoch * per_epoch) for epoch in self.args.lr_decay_epochs]
             rate = self.args.lr_decay_rate
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-                optimizer or self.optimizer, lambda step: rate ** sum(step >= milestone for milestone in milestones)
+                cast(torch.optim.Optimizer, optimizer or self.optimizer),
+                lambda step: rate ** sum(step >= milestone for milestone in milestones),
             )
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
@@ -227,7 +237,7 @@ class DistillationTrainer(RunFolderTrainer):
         if self.args.world_size > 1:
             # accelerate's `reduce` has no minimum.
             torch.distributed.all_reduce(first_bad, op=torch.distributed.ReduceOp.MIN)
-        kept = run_folder.last_checkpoint(self.args.output_dir)
+        kept = run_folder.last_checkpoint(self.folder)
         remedy = f"Lower the learning rate or use float32; last good checkpoint: {kept or 'none yet'}"
         self.meter.check(first_bad, remedy)
 
@@ -263,5 +273,3 @@ def _identity(
 
 def _head_digest(model: nn.Module) -> str:
     return run_folder.weights_digest(find_classifier(model).state_dict())
-
-

@@ -1,0 +1,96 @@
+"""Every recipe runs: on a handful of images, with untrained teachers, without a network."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+from toys import resnet
+
+from headshare_hf import HeadShareImageProcessor
+from headshare_hf.trainer.card import write_card
+from headshare_hf.trainer.recipe import run_recipe
+from headshare_hf.trainer.recipe_arguments import parse_recipe
+
+
+CONFIGS = Path(__file__).parents[2] / "examples" / "configs"
+RECIPES = sorted(path for path in CONFIGS.rglob("*.yaml") if path.name not in ("base.yaml", "quickstart.yaml"))
+TEACHERS = {
+    "resnet34.tv_in1k": "timm/resnet34",
+    **{
+        path.stem.removeprefix("train_"): path.stem.removeprefix("train_")
+        for path in RECIPES
+        if "cifar100" in str(path)
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    for split, count in (("train", 3), ("test", 2), ("validation", 2)):
+        for number, color in enumerate(("red", "green", "blue")):
+            (folder / split / color).mkdir(parents=True)
+            for index in range(count):
+                picture = Image.new("RGB", (40, 36), (60 * number, 20 * index, 255 - 60 * number))
+                picture.save(folder / split / color / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory):
+    """Makes an untrained teacher of the asked kind, once."""
+    folder = tmp_path_factory.mktemp("teachers")
+
+    def make(name: str) -> str:
+        target = folder / name
+        if not target.exists():
+            model = resnet(TEACHERS.get(name, name), num_labels=3)
+            model.config.id2label = dict(enumerate(("blue", "green", "red")))
+            model.save_pretrained(target)
+            HeadShareImageProcessor().save_pretrained(target)
+        return str(target)
+
+    return make
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipe_runs_on_toy_data(path, images, teachers, tmp_path):
+    small = {
+        "data.name": str(images),
+        "data.label_column": "null",
+        "training.output_dir": str(tmp_path),
+        "training.max_steps": 1,
+        "training.lr_decay_epochs": "null",
+        "training.per_device_train_batch_size": 4,
+        "training.per_device_eval_batch_size": 6,
+        "training.eval_strategy": "no",
+        "training.use_cpu": "true",
+        "training.bf16": "false",
+        "training.dataloader_num_workers": 0,
+    }
+    stated = parse_recipe(["--config", str(path), "--training.use_cpu", "true"])
+    if stated.teacher is not None:
+        small["teacher.name_or_path"] = teachers(Path(stated.teacher.name_or_path).name)
+    options = [part for key, value in small.items() for part in (f"--{key}", str(value))]
+    recipe = parse_recipe(["--config", str(path), *options])
+    trainer, results = run_recipe(recipe)
+    write_card(trainer, recipe, results)
+    assert 0 <= results["eval_accuracy"] <= 1
+    assert trainer.student.config.backbone == stated.student.backbone
+    assert "model-index" in (trainer.folder / "README.md").read_text()
+    assert (trainer.folder / "model.safetensors").is_file()
+
+
+def test_the_cifar_recipes_have_the_schedule_of_the_reference():
+    pairs = [path for path in RECIPES if path.parent.name == "cifar100" and not path.stem.startswith("train_")]
+    assert len(pairs) == 13 + 1
+    for path in pairs:
+        recipe = parse_recipe(["--config", str(path)])
+        training, narrow = recipe.training, recipe.student.backbone in ("MobileNetV2", "ShuffleV1", "ShuffleV2")
+        assert (training.num_train_epochs, training.per_device_train_batch_size) == (240, 64)
+        assert (training.learning_rate, training.lr_decay_epochs) == (0.01 if narrow else 0.05, [150, 180, 210])
+        assert (training.weight_decay, training.optim_args, training.max_grad_norm) == (5e-4, "momentum=0.9", 0.0)
+        if recipe.teacher is not None:
+            trained = CONFIGS / "cifar100" / f"train_{Path(recipe.teacher.name_or_path).name}.yaml"
+            assert yaml.safe_load(trained.read_text())["training"]["output_dir"] == recipe.teacher.name_or_path

@@ -1,0 +1,155 @@
+"""Configurations, models and processors as transformers users meet them."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from toys import assert_same, resnet, snapshot
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, pipeline
+
+from headshare_hf import HeadShareConfig, HeadShareForImageClassification, HeadShareImageProcessor, HeadShareModel
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"backbone": "resnet9"}, "unknown backbone 'resnet9'; nearest: resnet"),
+        ({"backbone": "timm/resnet1888"}, "unknown backbone 'timm/resnet1888'; nearest: timm/resnet18"),
+        ({"head_type": "arc"}, "`head_type` is 'arc'; allowed: linear, cosine"),
+        ({"head_scale": 0.0}, "`head_scale` is 0.0; it must be positive"),
+        ({"projector": "mlp", "embedding_size": 8}, "`projector` is 'mlp'; allowed: None, linear"),
+        ({"projector": "linear"}, "`projector` needs `embedding_size`"),
+        ({"image_size": 0}, "`image_size` is 0; it must be at least 1"),
+        ({"embedding_size": -1}, "`embedding_size` is -1"),
+        ({"num_labels": 0}, "`num_labels` is 0"),
+        ({"embeding_size": 8}, "no field `embeding_size`; did you mean `embedding_size`"),
+        ({"num_labels": 3, "id2label": {0: "a"}}, "`num_labels` is 3 but `id2label` names 1"),
+    ],
+)
+def test_wrong_configurations_name_the_field(fields, message):
+    with pytest.raises(Exception, match=message):
+        HeadShareConfig(**fields)
+
+
+def test_wrong_types_name_the_field():
+    with pytest.raises(Exception, match="image_size"):
+        HeadShareConfig(image_size="large")
+
+
+def test_another_embedding_size_needs_a_projector():
+    with pytest.raises(ValueError, match="`embedding_size` is 128 but resnet8 has 64 features; set `projector`"):
+        HeadShareModel(HeadShareConfig(backbone="resnet8", embedding_size=128))
+    model = resnet(embedding_size=128, projector="linear_bn_relu").eval()
+    output = model(torch.randn(2, 3, 32, 32))
+    assert output.embeddings.shape == (2, 128) and (output.embeddings >= 0).all()
+    assert model.classifier.in_features == 128
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"head_type": "cosine", "head_scale": 8.0},
+        {"embedding_size": 32, "projector": "linear_bn_relu"},
+        {"backbone": "timm/test_resnet"},
+        {"backbone": "timm/test_vit", "backbone_kwargs": {"img_size": 32}},
+        {"backbone": "wrn_16_1", "backbone_kwargs": {"drop_rate": 0.3}},
+        {"num_channels": 1},
+    ],
+    ids=str,
+)
+def test_saved_models_come_back_bit_equal(fields, tmp_path):
+    model = resnet(**{"backbone": "resnet8", **fields}).eval()
+    model.save_pretrained(tmp_path)
+    again = HeadShareForImageClassification.from_pretrained(tmp_path).eval()
+    assert_same(snapshot(again), snapshot(model))
+    images = torch.randn(2, model.config.num_channels, 32, 32)
+    assert torch.equal(again(images).logits, model(images).logits)
+    assert not list(tmp_path.glob("*.bin"))
+
+
+def test_auto_classes_find_everything(tmp_path):
+    model = resnet()
+    model.config.id2label = dict(enumerate("abcde"))
+    model.save_pretrained(tmp_path)
+    HeadShareImageProcessor(channel_order="bgr").save_pretrained(tmp_path)
+    assert isinstance(AutoConfig.from_pretrained(tmp_path), HeadShareConfig)
+    assert AutoConfig.from_pretrained(tmp_path).id2label[3] == "d"
+    found = AutoModelForImageClassification.from_pretrained(tmp_path)
+    assert isinstance(found, HeadShareForImageClassification)
+    assert isinstance(AutoModel.from_pretrained(tmp_path), HeadShareModel)
+    processor = AutoImageProcessor.from_pretrained(tmp_path)
+    assert isinstance(processor, HeadShareImageProcessor) and processor.channel_order == "bgr"
+    classify = pipeline("image-classification", model=str(tmp_path), image_processor=str(tmp_path))
+    answer = classify(Image.new("RGB", (40, 30), "red"))
+    assert {entry["label"] for entry in answer} <= set("abcde")
+
+
+def test_the_embedding_model_leaves_the_class_matrix_behind(tmp_path):
+    model = resnet().eval()
+    model.save_pretrained(tmp_path)
+    body = HeadShareModel.from_pretrained(tmp_path).eval()
+    assert not any("classifier" in name for name in body.state_dict())
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(body(images).embeddings, model(images).embeddings)
+
+
+def test_output_has_loss_logits_embeddings_and_stages():
+    model = resnet("resnet20").eval()
+    images, labels = torch.randn(3, 3, 32, 32), torch.tensor([0, 1, 4])
+    output = model(images, labels=labels, output_hidden_states=True)
+    assert output.logits.shape == (3, 5) and output.embeddings.shape == (3, 64)
+    torch.testing.assert_close(output.loss, torch.nn.functional.cross_entropy(output.logits, labels))
+    torch.testing.assert_close(model.classifier(output.embeddings), output.logits)
+    assert [tuple(m.shape[1:]) for m in output.hidden_states] == [(16, 32, 32), (16, 32, 32), (32, 16, 16), (64, 8, 8)]
+    torch.testing.assert_close(output.pre_activations[-1].relu(), output.hidden_states[-1])
+    assert (output.pre_activations[-1] < 0).any()
+    plain = model(images)
+    assert plain.hidden_states is None and plain.loss is None
+    assert model(images, return_dict=False)[0].shape == (3, 5)
+
+
+def _edit(folder, change):
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda t: t.pop("classifier.bias"), "missing keys: .*classifier.bias"),
+        (lambda t: t.update(stranger=torch.zeros(1)), "unexpected keys: .*stranger"),
+        (lambda t: t.update({"classifier.weight": torch.zeros(5, 32)}), "classifier.weight"),
+    ],
+)
+def test_checkpoints_that_do_not_fit_are_refused(change, message, tmp_path):
+    resnet().save_pretrained(tmp_path)
+    _edit(tmp_path, change)
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        HeadShareForImageClassification.from_pretrained(tmp_path)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    resnet("resnet14").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "backbone": "resnet8"}))
+    with pytest.raises(ValueError, match="does not fit HeadShareForImageClassification with backbone 'resnet8'"):
+        HeadShareForImageClassification.from_pretrained(tmp_path)
+
+
+def test_random_weights_follow_the_seed_and_the_paper():
+    assert_same(snapshot(resnet(seed=3)), snapshot(resnet(seed=3)))
+    assert not torch.equal(resnet(seed=3).classifier.weight, resnet(seed=4).classifier.weight)
+    weight = resnet("resnet8x4").headshare.backbone.layer3[0].conv2.weight
+    assert weight.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.02)
+
+
+def test_gray_images_need_no_color():
+    model = resnet(num_channels=1).eval()
+    assert model(torch.randn(2, 1, 32, 32)).logits.shape == (2, 5)
+    with pytest.raises(ValueError, match="`pixel_values` must have the shape"):
+        model(torch.randn(2, 3, 32, 32))
