@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from .backbone import Backbone
 from .backbones import create_backbone
 from .configuration_headshare import HeadShareConfig
 from .heads import create_head, create_projector
@@ -67,17 +66,10 @@ class HeadSharePreTrainedModel(PreTrainedModel):
     # The loss is a mean over the batch, so the Trainer must not pass `num_items_in_batch`.
     accepts_loss_kwargs = False
 
-    @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, Backbone):
-            module.reset_parameters()
-        elif module in self._own_layers():
-            cast(Any, module).reset_parameters()
-
-    def _own_layers(self) -> list[nn.Module]:
-        """The layers that belong to no backbone."""
-        owners = [getattr(self, name, None) for name in ("classifier", "projector")]
-        return [m for owner in owners if owner is not None for m in owner.modules() if hasattr(m, "reset_parameters")]
+        # Every layer draws its weights when it is built, as its paper says, and `from_pretrained` below leaves none to
+        # be drawn later. What transformers would do here is to draw linear layers again from N(0, 0.02).
+        pass
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
