@@ -20,7 +20,7 @@ from PIL import Image
 
 from headshare_hf import HeadShareForImageClassification, HeadShareImageProcessor
 from headshare_hf.evaluation import plot_accuracy_bars, plot_training_curves
-from headshare_hf.trainer import DistillationTrainer
+from headshare_hf.trainer import METHODS, DistillationTrainer
 from headshare_hf.trainer.card import write_card
 from headshare_hf.trainer.recipe import run_recipe
 from headshare_hf.trainer.recipe_arguments import ModelArguments, Recipe, StudentHeadArguments, parse_recipe
@@ -32,20 +32,19 @@ TEACHER_BACKBONE = "resnet20"
 def plan(recipe: Recipe, output: Path) -> dict[str, Recipe]:
     """Every row of the table, and the recipe of its run."""
 
-    def run(folder: str, method: str, **sections: Any) -> Recipe:
-        training = replace(recipe.training, method=method, output_dir=str(output / folder))
+    def run(folder: str, method: str, options: dict[str, Any] | None = None, **sections: Any) -> Recipe:
+        training = replace(recipe.training, method=method, output_dir=str(output / folder), **(options or {}))
         return replace(recipe, training=training, **sections)
 
     bigger, teacher = ModelArguments(backbone=TEACHER_BACKBONE), ModelArguments(name_or_path=str(output / "teacher"))
-    chain = {
-        "teacher": teacher,
-        "shared_teacher": bigger,
-        "sh_kd": StudentHeadArguments(temporary_method="th_kd_coupled"),
-    }
+    # The same weights as TH-KD, so that the two differ in the shared classifier alone.
+    same_weights = {"ce_weight": METHODS["th_kd_coupled"].ce, "kd_weight": METHODS["th_kd_coupled"].kd}
+    # The student of the row before is the temporary one, so that two of the three runs are left.
+    chain = {"shared_teacher": bigger, "sh_kd": StudentHeadArguments(temporary_student=str(output / "th_kd"))}
     return {
         "teacher": run("teacher", "plain", student=bigger),
         "student alone": run("alone", "plain"),
-        "KD": run("kd", "kd", teacher=teacher),
+        "KD": run("kd", "kd", same_weights, teacher=teacher),
         "TH-KD": run("th_kd", "th_kd_coupled", teacher=teacher),
         "SH-KD": run("sh_kd", "sh_kd", **chain),
     }

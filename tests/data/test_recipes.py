@@ -66,7 +66,7 @@ def test_timm_takes_gray_and_bgr_statistics(images):
 def test_unknown_name_names_the_nearest():
     with pytest.raises(ValueError, match="unknown augmentation 'crop-flip'; did you mean crop_flip"):
         RecipeAugmentation("crop-flip", (16, 16), HeadShareImageProcessor(), seed=0)
-    with pytest.raises(ValueError, match="all of them: none, flip, crop, crop_flip, random_resized_crop"):
+    with pytest.raises(ValueError, match="all of them: none, flip, crop, crop_flip, crop_white, random_resized_crop"):
         RecipeAugmentation("xyzw", (16, 16), HeadShareImageProcessor(), seed=0)
 
 

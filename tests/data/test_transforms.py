@@ -13,28 +13,28 @@ def _batch(count: int = 40, height: int = 32, width: int = 32, channels: int = 3
     return torch.randint(0, 256, (count, channels, height, width), dtype=torch.uint8)
 
 
-def _one_by_one(images, tops, lefts, flips, padding, processor):
+def _one_by_one(images, tops, lefts, flips, padding, fill, processor):
     """What torchvision makes of PIL images with the same offsets."""
     found = []
     for image, top, left, flip in zip(images, tops, lefts, flips, strict=True):
         image = PIL.Image.fromarray(image.permute(1, 2, 0).numpy())
         width, height = image.size
-        image = TF.crop(TF.pad(image, padding), top, left, height, width)
+        image = TF.crop(TF.pad(image, padding, fill), top, left, height, width)
         image = TF.to_tensor(TF.hflip(image) if flip else image)
         found.append(TF.normalize(image, processor.image_mean, processor.image_std))
     return torch.stack(found)
 
 
-@pytest.mark.parametrize("name", ["none", "flip", "crop", "crop_flip"])
+@pytest.mark.parametrize("name", ["none", "flip", "crop", "crop_flip", "crop_white"])
 @pytest.mark.parametrize("size", [(32, 32), (20, 33)])
 def test_batch_equals_torchvision_image_by_image(name, size):
     images, rows = _batch(64, *size), np.arange(100, 164)
-    padding, flip = BATCH_AUGMENTATIONS[name]
+    padding, flip, fill = BATCH_AUGMENTATIONS[name]
     tops = random_integers(2 * padding + 1, 7, 3, rows, 0)
     lefts = random_integers(2 * padding + 1, 7, 3, rows, 1)
     flips = random_bits(7, 3, rows, 2) >= 2**63 if flip else np.zeros(64, dtype=bool)
     processor = HeadShareImageProcessor()
-    expected = _one_by_one(images, tops.tolist(), lefts.tolist(), flips.tolist(), padding, processor)
+    expected = _one_by_one(images, tops.tolist(), lefts.tolist(), flips.tolist(), padding, fill, processor)
     found = Normalizer(processor)(BatchAugmentation(BATCH_AUGMENTATIONS[name], seed=7)(images, rows, epoch=3))
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)

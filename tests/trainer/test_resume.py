@@ -10,9 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import ToyImages, arguments, assert_same, losses, resnet, snapshot
+from PIL import Image
+from toys import NUM_LABELS, ToyImages, arguments, assert_same, losses, resnet, snapshot
 
-from headshare_hf import DistillationTrainer, HeadShareForImageClassification, StudentHeadStages, run_student_head_kd
+from headshare_hf import (
+    DistillationTrainer,
+    HeadShareForImageClassification,
+    HeadShareImageProcessor,
+    StudentHeadStages,
+    run_student_head_kd,
+)
+from headshare_hf.data import ImageClassificationDataset, load_images
 from headshare_hf.trainer import RunFolderError, is_finished, last_checkpoint, run_or_reuse
 from headshare_hf.trainer.runs import FINAL_STUDENT, SHARED_TEACHER, TEMPORARY_STUDENT
 
@@ -47,6 +55,55 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(step, projector,
         torch.load(tmp_path / n / "checkpoint-6" / "rng_state.pth", weights_only=False) for n in ("whole", "cut")
     ]
     assert torch.equal(states[0]["cpu"], states[1]["cpu"])
+
+
+@pytest.fixture(scope="module")
+def drawings(tmp_path_factory):
+    """An image folder, so that the run below decodes, caches and augments as a real one does."""
+    folder = tmp_path_factory.mktemp("drawings")
+    generator = torch.Generator().manual_seed(0)
+    for number in range(NUM_LABELS):
+        (folder / "train" / f"class{number}").mkdir(parents=True)
+        for index in range(8):
+            pixels = torch.randint(0, 256, (20, 20, 3), generator=generator, dtype=torch.uint8)
+            Image.fromarray(pixels.numpy()).save(folder / "train" / f"class{number}" / f"{index}.png")
+    return load_images(folder, "train")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_augmentation_resumes_bit_for_bit_whatever_the_workers(drawings, workers, tmp_path):
+    processor = HeadShareImageProcessor(size={"height": 16, "width": 16})
+
+    def trainer(folder, workers):
+        data = ImageClassificationDataset(drawings, processor, augmentation="crop_flip", training=True, seed=3)
+        args = arguments(
+            folder, num_train_epochs=3, save_strategy="steps", save_steps=1, dataloader_num_workers=workers
+        )
+        return DistillationTrainer(resnet(seed=1), args, train_dataset=data, processing_class=processor)
+
+    whole = trainer(tmp_path / "whole", 0)
+    whole.train()
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    shutil.copytree(tmp_path / "whole" / "checkpoint-4", cut / "checkpoint-4")
+    shutil.copy(tmp_path / "whole" / "run.json", cut)
+    resumed = trainer(cut, workers)
+    resumed.train(resume_from_checkpoint=True)
+    assert losses(resumed) == losses(whole)
+    assert_same(snapshot(resumed.model), snapshot(whole.model))
+
+
+def test_the_data_set_is_told_its_epoch(tmp_path):
+    class Epochs(ToyImages):
+        told = []
+
+        def set_epoch(self, epoch):
+            self.told.append(epoch)
+
+    data = Epochs()
+    args = arguments(tmp_path, num_train_epochs=3)
+    DistillationTrainer(resnet(), args, train_dataset=data).train()
+    assert sorted(set(data.told)) == [0, 1, 2] and data.told == sorted(data.told)
 
 
 _KILLED_WHILE_SAVING = """
@@ -170,6 +227,13 @@ def test_the_temporary_student_may_be_distilled_too(tmp_path):
     record = json.loads((tmp_path / TEMPORARY_STUDENT / "run.json").read_text())["identity"]
     assert record["method"] == "kd" and record["epochs"] == 1
     assert all("eval_accuracy" in result for result in results.values())
+
+
+def test_a_student_that_is_trained_already_is_not_trained_again(tmp_path):
+    trained = resnet(seed=9)
+    final, results = _chain(tmp_path, _stages(temporary_student=trained))
+    assert list(results) == [SHARED_TEACHER, FINAL_STUDENT]
+    assert torch.equal(final.teacher.classifier.weight, trained.classifier.weight)
 
 
 def test_a_chain_cut_in_its_second_run_goes_on_there(tmp_path):

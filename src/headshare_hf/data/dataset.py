@@ -24,7 +24,8 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         dataset (`datasets.Dataset`): With the columns of [`load_splits`].
         processor (`Any`): An image processor of transformers, e.g. [`HeadShareImageProcessor`].
         augmentation (`str`, *optional*):
-            `"none"`, `"flip"`, `"crop"` (zero padding of 4 pixels) or `"crop_flip"`, which work on whole batches of
+            `"none"`, `"flip"`, `"crop"` (black padding of 4 pixels), `"crop_flip"` or `"crop_white"` (white padding,
+            for ink on paper), which work on whole batches of
             prepared images; or a name of [`RecipeAugmentation`], which works on the images as they are in their files.
         training (`bool`, *optional*, defaults to `False`): Whether there is any augmentation.
         seed (`int`, *optional*, defaults to 0):

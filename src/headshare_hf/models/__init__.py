@@ -12,7 +12,7 @@ from .sharing import check_head_fits, check_label_maps, embedding_tap, find_clas
 AutoConfig.register("headshare", HeadShareConfig)
 AutoModel.register(HeadShareConfig, HeadShareModel)
 AutoModelForImageClassification.register(HeadShareConfig, HeadShareForImageClassification)
-AutoImageProcessor.register(HeadShareConfig, HeadShareImageProcessor)
+AutoImageProcessor.register(HeadShareConfig, image_processor_classes={"torchvision": HeadShareImageProcessor})
 
 __all__ = [
     "LOADING_PROBLEMS",

@@ -20,6 +20,7 @@ from .recipe_arguments import DataArguments, Recipe
 from .trainer import DistillationTrainer
 
 
+_PRECISIONS = {"no": "float32", "bf16": "bfloat16 autocast", "fp16": "float16 autocast", "fp8": "float8 autocast"}
 _METRICS = ("accuracy", "top5_accuracy", "mean_per_class_accuracy")
 
 
@@ -157,7 +158,7 @@ def _training(trainer: DistillationTrainer, results: dict[str, Any], augmentatio
         schedule=_schedule(args),
         augmentation=augmentation,
         seed=args.seed,
-        precision="bfloat16 autocast" if args.bf16 else "float16 autocast" if args.fp16 else "float32",
+        precision=_PRECISIONS[trainer.accelerator.mixed_precision],
         hardware=_hardware(args),
         wall_seconds=results["train_seconds"],
         versions={module.__name__: module.__version__ for module in (torch, transformers, accelerate, timm)},

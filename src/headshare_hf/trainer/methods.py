@@ -48,7 +48,7 @@ METHODS: dict[str, Method] = {
     ),
     "th_kd_coupled": Method(
         "TH-KD as the paper writes it: both heads share KL and cross-entropy, equations (1)-(2)",
-        "arXiv 2201.06945; it does not state alpha_th, one half is this project's choice, the sum of weights is th_kd's",
+        "form of arXiv 2201.06945; one half is this project's choice of alpha_th, the sum of weights is th_kd's",
         kd=1.5,
         alpha_th=0.5,
     ),

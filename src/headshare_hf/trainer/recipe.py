@@ -171,6 +171,7 @@ def _run_chain(recipe: Recipe, data: RecipeData) -> tuple[DistillationTrainer, d
         temporary_method=options.temporary_method,
         teacher=teacher,
         teacher_processing_class=processor,
+        temporary_student=load_teacher(options.temporary_student)[0] if options.temporary_student else None,
         temporary_epochs=options.temporary_epochs,
         teacher_epochs=options.teacher_epochs,
     )

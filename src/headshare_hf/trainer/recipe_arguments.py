@@ -103,11 +103,13 @@ class StudentHeadArguments:
     Section `sh_kd`: the two earlier runs of SH-KD.
 
     Attributes:
+        temporary_student (`str`, *optional*): Folder or Hub id of a student that is trained already.
         temporary_method (`str`): Method of the temporary student; anything but `plain` needs a trained teacher.
         temporary_epochs (`float`, *optional*): Its epochs.
         teacher_epochs (`float`, *optional*): Its epochs.
     """
 
+    temporary_student: str | None = field(default=None, metadata={"help": "A student that is trained already."})
     temporary_method: str = field(default="plain", metadata={"help": "Method of the temporary student."})
     temporary_epochs: float | None = field(default=None, metadata={"help": "Its epochs."})
     teacher_epochs: float | None = field(default=None, metadata={"help": "Its epochs."})

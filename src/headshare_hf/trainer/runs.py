@@ -72,6 +72,7 @@ class StudentHeadStages:
         temporary_method (`str`): Method of the first run. The paper allows any; `"plain"` uses labels alone.
         teacher (`nn.Module`, *optional*): An ordinary teacher, for a `temporary_method` that needs one.
         teacher_processing_class (`Any`, *optional*): Its image processor.
+        temporary_student (`nn.Module`, *optional*): A student that is trained already; the first run is then left out.
         temporary_epochs (`float`, *optional*): Epochs of the first run; those of the last by default.
         teacher_epochs (`float`, *optional*): Epochs of the second run; those of the last by default.
     """
@@ -81,6 +82,7 @@ class StudentHeadStages:
     temporary_method: str = "plain"
     teacher: nn.Module | None = None
     teacher_processing_class: Any = None
+    temporary_student: nn.Module | None = None
     temporary_epochs: float | None = None
     teacher_epochs: float | None = None
 
@@ -104,20 +106,13 @@ def run_student_head_kd(
         run by the name of its folder.
     """
     folder, results = Path(str(args.output_dir)), {}
-    first = _stage(args, folder / TEMPORARY_STUDENT, stages.temporary_method, stages.temporary_epochs)
-    needs_teacher = first.loss_weights.needs_teacher
-    temporary = DistillationTrainer(
-        stages.new_student(args.seed),
-        first,
-        teacher=stages.teacher if needs_teacher else None,
-        teacher_processing_class=stages.teacher_processing_class if needs_teacher else None,
-        **trainer_kwargs,
-    )
-    results[TEMPORARY_STUDENT] = run_or_reuse(temporary)
+    temporary = stages.temporary_student
+    if temporary is None:
+        temporary, results[TEMPORARY_STUDENT] = _train_temporary(stages, args, folder, trainer_kwargs)
     shared = DistillationTrainer(
         stages.new_teacher(args.seed),
         _stage(args, folder / SHARED_TEACHER, "plain", stages.teacher_epochs),
-        shared_head_from=temporary.student,
+        shared_head_from=temporary,
         **trainer_kwargs,
     )
     results[SHARED_TEACHER] = run_or_reuse(shared)
@@ -128,6 +123,22 @@ def run_student_head_kd(
     final = DistillationTrainer(stages.new_student(args.seed + 1), last, teacher=shared.student, **trainer_kwargs)
     results[FINAL_STUDENT] = run_or_reuse(final)
     return final, results
+
+
+def _train_temporary(
+    stages: StudentHeadStages, args: DistillationConfig, folder: Path, trainer_kwargs: dict[str, Any]
+) -> tuple[nn.Module, dict[str, float]]:
+    first = _stage(args, folder / TEMPORARY_STUDENT, stages.temporary_method, stages.temporary_epochs)
+    needs_teacher = first.loss_weights.needs_teacher
+    trainer = DistillationTrainer(
+        stages.new_student(args.seed),
+        first,
+        teacher=stages.teacher if needs_teacher else None,
+        teacher_processing_class=stages.teacher_processing_class if needs_teacher else None,
+        **trainer_kwargs,
+    )
+    results = run_or_reuse(trainer)
+    return trainer.student, results
 
 
 def _stage(args: DistillationConfig, folder: Path, method: str, epochs: float | None) -> DistillationConfig:

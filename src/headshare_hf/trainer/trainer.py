@@ -265,6 +265,7 @@ def _identity(
         "seed": args.seed,
         "epochs": args.num_train_epochs,
         "max_steps": args.max_steps,
+        "batch_size": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         "learning_rate": args.learning_rate,
         "weight_decay": args.weight_decay,
         "images": len(dataset) if hasattr(dataset, "__len__") else None,
