@@ -4,7 +4,8 @@ A small network gets better by sharing a classifier with a bigger one, on real i
     python examples/quickstart.py --config examples/configs/quickstart.yaml --output outputs/quickstart
 
 Trains a teacher, a student alone, and the student with KD, TH-KD and SH-KD; prints a table, draws it, writes the card of
-the best student, and classifies three images with it. Run it again and it goes on where it was.
+the best student, and classifies three images with it. Run it again and it goes on where it was; `--seeds 3` adds error
+bars.
 """
 
 import argparse
@@ -12,15 +13,17 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import torch
 from datasets import load_dataset
 from PIL import Image
+from transformers.utils import logging
 
 from headshare_hf import HeadShareForImageClassification, HeadShareImageProcessor
 from headshare_hf.evaluation import plot_accuracy_bars, plot_training_curves
-from headshare_hf.trainer import METHODS, DistillationTrainer
+from headshare_hf.trainer import METHODS, last_checkpoint
 from headshare_hf.trainer.card import write_card
 from headshare_hf.trainer.recipe import run_recipe
 from headshare_hf.trainer.recipe_arguments import ModelArguments, Recipe, StudentHeadArguments, parse_recipe
@@ -50,9 +53,13 @@ def plan(recipe: Recipe, output: Path) -> dict[str, Recipe]:
     }
 
 
-def learning_curve(trainer: DistillationTrainer) -> list[tuple[float, float]]:
-    """Test accuracy after every epoch."""
-    return [(row["epoch"], row["eval_accuracy"]) for row in trainer.state.log_history if "eval_accuracy" in row]
+def learning_curve(folder: str) -> list[tuple[float, float]]:
+    """Test accuracy after every epoch, from the last checkpoint of a run."""
+    checkpoint = last_checkpoint(folder)
+    if checkpoint is None:
+        return []
+    history = json.loads((Path(checkpoint) / "trainer_state.json").read_text())["log_history"]
+    return [(row["epoch"], row["eval_accuracy"]) for row in history if "eval_accuracy" in row]
 
 
 def classify_three(folder: str, data: str) -> None:
@@ -69,35 +76,51 @@ def classify_three(folder: str, data: str) -> None:
         print(f"  image {row}: {model.config.id2label[best]} ({probabilities[best]:.0%}), truth: {truth}")
 
 
+def run_all(recipe: Recipe, output: Path, table: dict[str, list[float]]) -> dict[str, str]:
+    """Makes every run of one seed, adds its accuracy to the table, and returns the folder of each run."""
+    folders = {}
+    for name, cell in plan(recipe, output).items():
+        print(f"== {name}, seed {recipe.training.seed}", flush=True)
+        trainer, results = run_recipe(cell)
+        write_card(trainer, cell, results)
+        table.setdefault(name, []).append(results["eval_accuracy"])
+        folders[name] = str(trainer.folder)
+    return folders
+
+
+def report(output: Path, table: dict[str, list[float]], folders: dict[str, str]) -> None:
+    """Prints the table and writes it, as JSON and as pictures."""
+    seeds = len(next(iter(table.values())))
+    print(f"\n{'':<15} top-1 test accuracy, {seeds} seed{'s' if seeds > 1 else ''}")
+    for name, values in table.items():
+        error = f" ± {stdev(values) / seeds**0.5:.2%} (standard error)" if seeds > 1 else ""
+        print(f"{name:<15} {mean(values):7.2%}{error}")
+    plots = [plot_accuracy_bars(table, output / "accuracy.png")]
+    curves = {name: learning_curve(folder) for name, folder in folders.items()}
+    if all(curves.values()):
+        plots.append(plot_training_curves(curves, output / "curves.png"))
+    (output / "results.json").write_text(json.dumps({"seeds": seeds, "accuracy": table}, indent=2) + "\n")
+    print(f"\nPlots: {', '.join(map(str, plots))}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="examples/configs/quickstart.yaml", help="recipe of all runs")
     parser.add_argument("--output", type=Path, default=Path("outputs/quickstart"), help="folder of all runs")
+    parser.add_argument("--seeds", type=int, default=1, help="how many times everything is run, with other seeds")
     options, overrides = parser.parse_known_args()
+    # A bar for every small file that is read or written would bury the accuracies.
+    logging.disable_progress_bar()
     recipe = parse_recipe(["--config", options.config, *overrides])
-    started, accuracies, curves, folders = time.time(), {}, {}, {}
-    for name, cell in plan(recipe, options.output).items():
-        print(f"== {name}", flush=True)
-        trainer, results = run_recipe(cell)
-        write_card(trainer, cell, results)
-        accuracies[name], folders[name] = [results["eval_accuracy"]], trainer.args.output_dir
-        curves[name] = learning_curve(trainer)
-    report(options.output, accuracies, curves, time.time() - started)
-    best = max((name for name in accuracies if name != "teacher"), key=lambda name: accuracies[name][0])
+    started, table, folders = time.monotonic(), {}, {}
+    for seed in range(recipe.training.seed, recipe.training.seed + options.seeds):
+        cell = replace(recipe, training=replace(recipe.training, seed=seed))
+        folders = run_all(cell, options.output / f"seed_{seed}", table)
+    report(options.output, table, folders)
+    best = max((name for name in table if name != "teacher"), key=lambda name: mean(table[name]))
+    print(f"{time.monotonic() - started:.0f} s")
     print(f"\nThe best student ({best}) is in {folders[best]}, with its model card. Reloaded, it says:")
     classify_three(folders[best], recipe.data.name)
-
-
-def report(output: Path, accuracies: dict[str, list[float]], curves: dict[str, Any], seconds: float) -> None:
-    """Prints the table and writes it, as JSON and as pictures."""
-    print(f"\n{'':<15} top-1 test accuracy, 1 seed")
-    for name, values in accuracies.items():
-        print(f"{name:<15} {values[0]:7.2%}")
-    plots = [plot_accuracy_bars(accuracies, output / "accuracy.png")]
-    if all(curves.values()):
-        plots.append(plot_training_curves(curves, output / "curves.png"))
-    (output / "results.json").write_text(json.dumps({"seeds": 1, "accuracy": accuracies}, indent=2) + "\n")
-    print(f"\n{seconds:.0f} s; plots: {', '.join(map(str, plots))}")
 
 
 if __name__ == "__main__":

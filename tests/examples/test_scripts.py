@@ -59,7 +59,7 @@ def test_quickstart_makes_a_table_a_plot_a_card_and_classifies(tmp_path):
         assert f"\n{row} " in done.stdout
     assert "1 seed" in done.stdout and done.stdout.count("truth:") == 3
     assert (tmp_path / "accuracy.png").is_file() and (tmp_path / "curves.png").is_file()
-    assert (tmp_path / "th_kd" / "README.md").is_file()
+    assert (tmp_path / "seed_42" / "th_kd" / "README.md").is_file()
     assert set(json.loads((tmp_path / "results.json").read_text())["accuracy"]) >= {"TH-KD", "SH-KD"}
 
 

@@ -187,6 +187,18 @@ def test_a_folder_with_another_run_is_refused(tmp_path):
         _trainer(tmp_path).train()
 
 
+def test_a_run_that_failed_before_its_first_checkpoint_may_be_started_otherwise(tmp_path):
+    class Failing(ToyImages):
+        def __getitem__(self, index):
+            raise OSError("no disk")
+
+    args = arguments(tmp_path, save_strategy="epoch")
+    with pytest.raises(OSError, match="no disk"):
+        DistillationTrainer(resnet(), args, train_dataset=Failing()).train()
+    DistillationTrainer(resnet(seed=3), args, train_dataset=ToyImages(32)).train()
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+
+
 def test_a_checkpoint_with_missing_tensors_is_refused(tmp_path):
     from safetensors.torch import load_file, save_file
 

@@ -88,14 +88,13 @@ def claim(output_dir: str | Path, identity: dict[str, Any], resuming: bool) -> N
         RunFolderError: Another run is there, or the same one and the caller does not resume it.
     """
     folder, record = Path(output_dir), read_run(output_dir)
-    if record is None:
-        foreign = last_checkpoint(folder)
-        if foreign is not None:
-            raise RunFolderError(f"{folder} has checkpoints ({foreign}) but no {RUN_FILE}; choose another output_dir")
-    else:
+    checkpoint = last_checkpoint(folder)
+    if record is None and checkpoint is not None:
+        raise RunFolderError(f"{folder} has checkpoints ({checkpoint}) but no {RUN_FILE}; choose another output_dir")
+    # Before the first checkpoint there is nothing that starting again, even with other options, could lose.
+    if record is not None and (checkpoint is not None or record.get("finished")):
         check_identity(folder, record, identity)
-        # Before the first checkpoint there is nothing that starting again could lose.
-        if not resuming and (record.get("finished") or last_checkpoint(folder) is not None):
+        if not resuming:
             raise RunFolderError(
                 f"{folder} already holds this run; resume it with `resume_from_checkpoint=True`, or choose another "
                 "output_dir"
