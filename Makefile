@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= outputs/quickstart
+SEEDS ?= 1
 
 .PHONY: quickstart test quality style clean
 
@@ -14,7 +15,7 @@ $(VENV)/.installed: setup.py pyproject.toml
 
 ## Teacher, baseline, KD, TH-KD and SH-KD on the embedded characters; a table, a plot, a card, three images classified.
 quickstart: $(VENV)/.installed
-	$(BIN)/python examples/quickstart.py --config examples/configs/quickstart.yaml --output $(OUT)
+	$(BIN)/python examples/quickstart.py --config examples/configs/quickstart.yaml --output $(OUT) --seeds $(SEEDS)
 
 ## Every test.
 test: $(VENV)/.installed

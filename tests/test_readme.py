@@ -113,7 +113,7 @@ def test_python_blocks_run(toy_world):
     code = "\n".join(_blocks("python"))
     for stated, small in (
         ("examples/data/omniglot-8alphabets", str(toy_world / "images")),
-        ("outputs/quickstart/teacher", str(toy_world / "teacher")),
+        ("outputs/quickstart/seed_42/teacher", str(toy_world / "teacher")),
         ('"outputs/', f'"{toy_world}/'),
         ("num_train_epochs=12", 'num_train_epochs=1, use_cpu=True, disable_tqdm=True, report_to="none"'),
     ):

@@ -108,8 +108,11 @@ def test_asking_for_hidden_states_changes_no_embedding_and_no_statistic(name):
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_returned_maps_can_be_trained_on(name):
     """Backward fails if an activation in place has overwritten what another layer needs."""
-    output = create_backbone(name)(_batch(16), output_hidden_states=True)
+    backbone = create_backbone(name)
+    output = backbone(_batch(16), output_hidden_states=True)
     sum(t.square().mean() for t in (*output.hidden_states, *output.pre_activations)).backward()
+    assert all(torch.isfinite(p.grad).all() for p in backbone.parameters() if p.grad is not None)
+    assert next(backbone.parameters()).grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("name", NAMES)

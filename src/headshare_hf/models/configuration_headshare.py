@@ -68,7 +68,7 @@ class HeadShareConfig(PreTrainedConfig):
             raise ValueError(f"`num_labels` is {given} but `id2label` names {len(self.id2label)} classes")
         super().__post_init__(**kwargs)
         if self.id2label is not None and self.label2id is None:
-            self.label2id = {name: index for index, name in self.id2label.items()}
+            self.label2id = {str(name): int(index) for index, name in self.id2label.items()}
 
     def _refuse_misspelled(self, kwargs: dict[str, Any]) -> None:
         # PreTrainedConfig stores unknown keys as attributes; a misspelled field would then be an option nobody reads.
