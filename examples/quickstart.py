@@ -109,6 +109,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/quickstart"), help="folder of all runs")
     parser.add_argument("--seeds", type=int, default=1, help="how many times everything is run, with other seeds")
     options, overrides = parser.parse_known_args()
+    if options.seeds < 1:
+        parser.error("--seeds must be at least 1")
     # A bar for every small file that is read or written would bury the accuracies.
     logging.disable_progress_bar()
     recipe = parse_recipe(["--config", options.config, *overrides])

@@ -175,12 +175,12 @@ def test_a_folder_with_another_run_is_refused(tmp_path):
     _trainer(tmp_path).train()
     with pytest.raises(RunFolderError, match="already holds this run; resume it"):
         _trainer(tmp_path).train()
-    with pytest.raises(RunFolderError, match="holds another run: `seed` is 42 there and 7 here"):
+    with pytest.raises(RunFolderError, match="holds another run: `seed` is '42' there and '7' here"):
         _trainer(tmp_path, seed=7).train(resume_from_checkpoint=True)
-    with pytest.raises(RunFolderError, match="`temperature` is 4.0 there and 2.0 here"):
+    with pytest.raises(RunFolderError, match="`temperature` is '4.0' there and '2.0' here"):
         run_or_reuse(_trainer(tmp_path, temperature=2.0))
     (tmp_path / "run.json").unlink()
-    with pytest.raises(RunFolderError, match="has checkpoints .* but no run.json"):
+    with pytest.raises(RunFolderError, match="has weights .* but no run.json"):
         _trainer(tmp_path).train()
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(RunFolderError, match="is damaged"):
@@ -237,7 +237,7 @@ def test_the_temporary_student_may_be_distilled_too(tmp_path):
     stages = _stages(temporary_method="kd", teacher=resnet("resnet14", seed=5), temporary_epochs=1, teacher_epochs=1)
     _, results = _chain(tmp_path, stages)
     record = json.loads((tmp_path / TEMPORARY_STUDENT / "run.json").read_text())["identity"]
-    assert record["method"] == "kd" and record["epochs"] == 1
+    assert record["method"] == "kd" and record["num_train_epochs"] == "1"
     assert all("eval_accuracy" in result for result in results.values())
 
 

@@ -1,7 +1,7 @@
 """The sum of the loss parts, each computed only where its weight asks for it."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 import torch
@@ -112,8 +112,6 @@ class DistillationObjective:
     Raises:
         ValueError: `temperature` is not positive.
     """
-
-    part_names = tuple(field.name for field in fields(LossWeights))
 
     def __init__(self, weights: LossWeights, temperature: float = 4.0) -> None:
         if not temperature > 0:

@@ -6,6 +6,7 @@ of another, so both must agree on the width of the embedding, on the classes and
 """
 
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -66,7 +67,8 @@ class EmbeddingTap:
     def __init__(self, model: nn.Module) -> None:
         self._name = type(model).__name__
         self._seen: list[torch.Tensor] = []
-        self._handle = find_classifier(model).register_forward_pre_hook(self._record)
+        self._head = find_classifier(model)
+        self._handle = self._head.register_forward_pre_hook(self._record)
 
     def _record(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         self._seen.clear()
@@ -92,12 +94,20 @@ class EmbeddingTap:
     def remove(self) -> None:
         """Takes the hook off the model."""
         self._handle.remove()
+        _TAPS.pop(self._head, None)
+
+
+_TAPS: WeakKeyDictionary[nn.Module, EmbeddingTap] = WeakKeyDictionary()
 
 
 def embedding_tap(model: nn.Module) -> EmbeddingTap | None:
-    """An [`EmbeddingTap`] where it is needed, `None` for models whose output has `embeddings`."""
-    config = getattr(model, "config", None)
-    return None if getattr(config, "model_type", None) == "headshare" else EmbeddingTap(model)
+    """The one [`EmbeddingTap`] of a model, `None` for models whose output has `embeddings`."""
+    if getattr(getattr(model, "config", None), "model_type", None) == "headshare":
+        return None
+    head = find_classifier(model)
+    if head not in _TAPS:
+        _TAPS[head] = EmbeddingTap(model)
+    return _TAPS[head]
 
 
 def check_label_maps(source: nn.Module, target: nn.Module) -> None:

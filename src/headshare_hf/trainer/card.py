@@ -1,6 +1,7 @@
 """The model card of a run, from what the trainer knows of it."""
 
 import os
+import re
 from collections.abc import Sized
 from pathlib import Path
 from typing import Any, cast
@@ -48,7 +49,7 @@ def describe_run(
     weights = args.loss_weights
     softened = weights.kd > 0 or weights.teacher_head > 0
     return CardFields(
-        model=_model(trainer),
+        model=_model(trainer, dataset),
         method=CardMethod(
             args.method or "plain", row.summary, weights, args.temperature if softened else None, _options(args)
         ),
@@ -85,21 +86,24 @@ def card_dataset(data: DataArguments, train_images: int, eval_images: int) -> Ca
     folder = Path(data.name)
     title = data.title or folder.name
     # A card must not show where on somebody's disk the images were.
-    dataset_id = f"local/{folder.name}" if folder.exists() else data.name
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", folder.name).strip("-") or "images"
+    dataset_id = f"local/{slug}" if folder.exists() else data.name
     splits = {data.train_split: train_images, evaluated_split(data): eval_images}
     return CardDataset(title, dataset_id, data.license, splits)
 
 
-def _model(trainer: DistillationTrainer) -> CardModel:
+def _model(trainer: DistillationTrainer, dataset: CardDataset) -> CardModel:
     student, args = trainer.student, trainer.args
     processor: Any = trainer.processing_class
     if processor is None:
         raise ValueError("a card needs the image processor; pass `processing_class` to DistillationTrainer")
-    name = trainer.folder.name
+    backbone = _backbone(student)
+    plain = f"{backbone}-{dataset.id.split('/')[-1]}-{args.method or 'plain'}".replace("/", "-").replace("_", "-")
+    repo_id = args.hub_model_id or f"your-name/{plain}"
     return CardModel(
-        name=name,
-        repo_id=args.hub_model_id or f"your-name/{name}",
-        backbone=_backbone(student),
+        name=repo_id.split("/")[-1],
+        repo_id=repo_id,
+        backbone=backbone,
         embedding_size=find_classifier(student).in_features,
         num_parameters=sum(parameter.numel() for parameter in student.parameters()),
         num_labels=student.config.num_labels,

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import Trainer
@@ -13,6 +14,7 @@ from transformers.trainer_utils import rotate_checkpoints
 from ..models import LOADING_PROBLEMS
 from . import run_folder
 from .config import DistillationConfig
+from .meter import NonFiniteLossError
 from .student_module import StudentModule
 
 
@@ -73,27 +75,47 @@ class RunFolderTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._check_finite()
+        self._check_weights()
         staging = self.folder / run_folder.STAGING
         self._staging = staging
         try:
             super()._save_checkpoint(model, trial)
         finally:
             self._staging = None
+        self._name_best_checkpoint(staging)
         # Other processes may still be writing their random states.
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             self._publish_checkpoint(staging / f"checkpoint-{self.state.global_step}")
         self.accelerator.wait_for_everyone()
 
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        # A run is published once, whole and with its card, by `push_to_hub`.
+        pass
+
+    def _name_best_checkpoint(self, staging: Path) -> None:
+        best = self.state.best_model_checkpoint
+        if best is not None and Path(best).parent == staging:
+            # transformers found the best one where it is being written, which is about to be renamed.
+            self.state.best_model_checkpoint = str(self.folder / Path(best).name)
+
+    def _check_weights(self) -> None:
+        tensors = {name: t for name, t in self.student.state_dict().items() if t.is_floating_point()}
+        finite = torch.stack([t.isfinite().all() for t in tensors.values()]).tolist()
+        broken = [name for name, good in zip(tensors, finite, strict=True) if not good]
+        if broken:
+            kept = run_folder.last_checkpoint(self.folder)
+            raise NonFiniteLossError(
+                f"{', '.join(broken[:3])} is not finite at step {self.state.global_step}, so no checkpoint is written. "
+                f"Lower the learning rate or use float32; last good checkpoint: {kept or 'none yet'}"
+            )
+
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._staging) if self._staging is not None else super()._get_output_dir(trial)
 
     def _publish_checkpoint(self, staged: Path) -> None:
         target = self.folder / staged.name
-        if self.state.best_global_step:
-            # The path that was found while saving is that of the staging folder.
-            self.state.best_model_checkpoint = str(target.with_name(f"checkpoint-{self.state.best_global_step}"))
-            self.state.save_to_json(str(staged / "trainer_state.json"))
+        self.state.save_to_json(str(staged / "trainer_state.json"))
         if self.projector is not None:
             save_file(self.projector.state_dict(), staged / run_folder.AUXILIARY_FILE)
         run_folder.write_json(staged / run_folder.CLOCK_FILE, {"seconds": self.train_seconds})

@@ -4,9 +4,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from ..losses import LossWeights
-from ..models import check_head_fits, check_label_maps, find_classifier
+from ..models import HeadShareModel, check_head_fits, check_label_maps, find_classifier
 from .config import DistillationConfig
 
 
@@ -35,18 +36,46 @@ def check_teacher(student: nn.Module, teacher: nn.Module | None, args: Distillat
 
 
 def _check_embeddings(student: nn.Module, teacher: nn.Module, args: DistillationConfig, weights: LossWeights) -> None:
-    meets = weights.needs_teacher_head or weights.embedding > 0 or args.eval_teacher_head_weight > 0
-    if not meets and args.student_head == "own":
-        if args.projector is not None:
-            raise ValueError(
-                "`projector` has no effect: no loss part puts the student's embedding beside the teacher's"
-            )
+    trains_projector = weights.needs_teacher_head or weights.embedding > 0
+    if args.projector is not None and not trains_projector:
+        raise ValueError("`projector` has no effect: no loss part puts the student's embedding beside the teacher's")
+    if not (trains_projector or args.student_head != "own" or args.eval_teacher_head_weight > 0):
         return
     head, own = find_classifier(teacher), find_classifier(student)
+    if args.student_head != "own" and head.in_features != own.in_features:
+        raise ValueError(
+            f"`student_head` is {args.student_head!r}, but the teacher's classifier reads embeddings of width "
+            f"{head.in_features} and the student's have width {own.in_features}; build the student with "
+            f"`HeadShareConfig(embedding_size={head.in_features}, projector='linear')`"
+        )
     if args.projector is None:
         check_head_fits(head, own.in_features, "the student")
     elif own.in_features == head.in_features:
         raise ValueError(f"`projector` has no use: both embeddings have width {head.in_features}; leave it out")
+
+
+def check_model(model: Any, role: str) -> None:
+    """
+    Checks that `model` is an image classifier that can be trained or can teach here.
+
+    Raises:
+        ValueError: It is a bare network, gives embeddings only, or holds its weights in half precision.
+    """
+    if isinstance(model, HeadShareModel):
+        raise ValueError(
+            f"the {role} is a HeadShareModel, which has no classifier; use HeadShareForImageClassification"
+        )
+    if not isinstance(model, PreTrainedModel):
+        raise ValueError(
+            f"the {role} is a bare {type(model).__name__} without a configuration; load it with "
+            "`AutoModelForImageClassification` (timm networks too), or build it as HeadShareForImageClassification"
+        )
+    half = [name for name, p in model.named_parameters() if p.dtype in (torch.float16, torch.bfloat16)]
+    if role == "student" and half:
+        raise ValueError(
+            f"the student holds {half[0]} and others in half precision; load it with `dtype=torch.float32` and choose "
+            "the precision of the training with `bf16` or `fp16`"
+        )
 
 
 def check_dataset(dataset: Any, model: nn.Module, name: str) -> None:
@@ -64,7 +93,7 @@ def check_dataset(dataset: Any, model: nn.Module, name: str) -> None:
     names = getattr(dataset, "label_names", None)
     if names is not None:
         _check_names(list(names), config, name)
-    labels = _labels(dataset)
+    labels = labels_of(dataset)
     if labels is not None:
         _check_range(labels, config.num_labels, name)
 
@@ -81,7 +110,8 @@ def _check_names(names: list[str], config: Any, where: str) -> None:
             raise ValueError(f"class {index} is {label!r} in {where} but {known!r} in the model; align `id2label`")
 
 
-def _labels(dataset: Any) -> torch.Tensor | None:
+def labels_of(dataset: Any) -> torch.Tensor | None:
+    """The labels `(num_images,)` of a data set which can be asked for them without reading its images."""
     if isinstance(getattr(dataset, "labels", None), torch.Tensor):
         return dataset.labels
     columns = getattr(dataset, "column_names", None) or []

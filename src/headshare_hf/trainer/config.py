@@ -87,6 +87,9 @@ class DistillationConfig(TrainingArguments):
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "DDP option."})
 
     def __post_init__(self) -> None:
+        if self.accelerator_config is None:
+            # Batches come from pinned memory, so their copy to the device need not be waited for.
+            self.accelerator_config = {"non_blocking": True}
         super().__post_init__()
         if self.optim_args is None and str(getattr(self.optim, "value", self.optim)) == "sgd":
             self.optim_args = "momentum=0.9"
@@ -127,6 +130,10 @@ class DistillationConfig(TrainingArguments):
             raise ValueError(f"`temperature` is {self.temperature}; it must be positive")
         if not 0 <= self.eval_teacher_head_weight <= 1:
             raise ValueError(f"`eval_teacher_head_weight` is {self.eval_teacher_head_weight}; it must be in [0, 1]")
+        if self.label_smoothing_factor:
+            raise ValueError("`label_smoothing_factor` has no effect on these losses; leave it out")
+        if self.lr_decay_epochs is not None and self.warmup_steps:
+            raise ValueError("`lr_decay_epochs` has no warm-up; leave out `warmup_steps`")
         if self.lr_decay_epochs is not None and self.max_steps > 0:
             raise ValueError("`lr_decay_epochs` counts epochs, so it cannot be combined with `max_steps`")
         if not 0 < self.lr_decay_rate <= 1:

@@ -11,7 +11,7 @@ class LossMeter:
     """
     Running means of the loss parts, and the first step at which each was not finite.
 
-    Nothing here waits for the device before [`read`] is called.
+    Nothing here waits for the device before the sums are read.
     """
 
     _NEVER = torch.iinfo(torch.int64).max

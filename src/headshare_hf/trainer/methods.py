@@ -29,6 +29,11 @@ class Method:
     embedding: float = 0.0
     alpha_th: float | None = None
 
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any part compares with a teacher."""
+        return self.kd > 0 or self.teacher_head > 0 or self.embedding > 0 or bool(self.alpha_th)
+
 
 _REFERENCE = "README of the authors' code, Alibaba-MIIL/HeadSharingKD"
 

@@ -7,11 +7,10 @@ from torch import nn
 from transformers import set_seed
 
 from ..data import ImageClassificationDataset, load_splits
-from ..models import HeadShareConfig, HeadShareForImageClassification, HeadShareImageProcessor, find_classifier
-from .callbacks import HeadSimilarityCallback
+from ..models import HeadShareConfig, HeadShareForImageClassification, HeadShareImageProcessor
 from .recipe_arguments import DataArguments, ModelArguments, Recipe
-from .runs import StudentHeadStages, run_or_reuse, run_student_head_kd
-from .teacher import load_teacher
+from .runs import StudentHeadStages, attach_head_similarity, run_or_reuse, run_student_head_kd
+from .teacher import load_classifier, load_teacher
 from .trainer import DistillationTrainer
 
 
@@ -50,7 +49,7 @@ def build_data(data: DataArguments, seed: int) -> RecipeData:
 
     Args:
         data ([`DataArguments`]): The section.
-        seed (`int`): Of the augmentation and of a validation split.
+        seed (`int`): Of the augmentation.
     """
     size = {"height": data.image_size, "width": data.image_size}
     processor = HeadShareImageProcessor(size=size, image_mean=data.mean, image_std=data.std)
@@ -62,7 +61,8 @@ def build_data(data: DataArguments, seed: int) -> RecipeData:
         label_column=data.label_column,
         validation_fraction=data.validation_fraction,
         max_samples=(data.max_train_samples, data.max_eval_samples),
-        seed=seed,
+        # Not the training's: a student must not be validated on what a teacher with another seed has seen.
+        seed=data.split_seed,
     )
     options: dict[str, Any] = {"seed": seed, "cache_images": data.cache_images, "skip_corrupt": data.skip_corrupt}
     return RecipeData(
@@ -86,7 +86,7 @@ def build_model(model: ModelArguments, data: DataArguments, label_names: list[st
         ValueError: The section names neither weights nor a backbone.
     """
     if model.name_or_path is not None:
-        return build_teacher(model, label_names)[0]
+        return load_classifier(model.name_or_path)
     if model.backbone is None:
         raise ValueError("a model section needs `name_or_path` (trained weights) or `backbone` (a new network)")
     set_seed(seed)
@@ -141,6 +141,8 @@ def run_recipe(recipe: Recipe) -> tuple[DistillationTrainer, dict[str, Any]]:
     Returns:
         `tuple[DistillationTrainer, dict[str, Any]]`: The trainer of the (last) run, and its results.
     """
+    if recipe.shared_teacher is not None and recipe.sh_kd is None:
+        raise ValueError("section `shared_teacher` has no effect without section `sh_kd`")
     data = build_data(recipe.data, recipe.training.seed)
     if recipe.sh_kd is not None:
         return _run_chain(recipe, data)
@@ -151,12 +153,17 @@ def _run_single(recipe: Recipe, data: RecipeData) -> tuple[DistillationTrainer, 
     args = recipe.training
     student = build_model(recipe.student, recipe.data, data.label_names, args.seed)
     teacher, processor = build_teacher(recipe.teacher, data.label_names) if recipe.teacher else (None, None)
+    shared = load_classifier(recipe.student.shared_head_from) if recipe.student.shared_head_from else None
     trainer = DistillationTrainer(
-        student, args, teacher=teacher, teacher_processing_class=processor, **data.for_trainer()
+        student,
+        args,
+        teacher=teacher,
+        teacher_processing_class=processor,
+        shared_head_from=shared,
+        **data.for_trainer(),
     )
-    if teacher is not None and find_classifier(teacher).weight.shape == find_classifier(student).weight.shape:
-        plot = trainer.folder / "head_similarity.png"
-        trainer.add_callback(HeadSimilarityCallback(trainer, teacher, plot=plot))
+    if teacher is not None:
+        attach_head_similarity(trainer, teacher)
     return trainer, run_or_reuse(trainer)
 
 
@@ -171,7 +178,7 @@ def _run_chain(recipe: Recipe, data: RecipeData) -> tuple[DistillationTrainer, d
         temporary_method=options.temporary_method,
         teacher=teacher,
         teacher_processing_class=processor,
-        temporary_student=load_teacher(options.temporary_student)[0] if options.temporary_student else None,
+        temporary_student=load_classifier(options.temporary_student) if options.temporary_student else None,
         temporary_epochs=options.temporary_epochs,
         teacher_epochs=options.teacher_epochs,
     )

@@ -1,8 +1,10 @@
 """The sections of a recipe file, and how a file and the command line become their objects."""
 
+import contextlib
 import dataclasses
 import difflib
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +31,8 @@ class ModelArguments:
         projector (`str`, *optional*): Projector inside of the model.
         head_type (`str`): Kind of classifier.
         head_scale (`float`): Scale of a cosine classifier.
+        shared_head_from (`str`, *optional*): Section `student` only: Hub id or folder of a model whose classifier is
+            copied and frozen before training, as in the middle run of SH-KD.
         same_label_order (`bool`): For trained weights that name the classes otherwise than the data ("tench" and
             "tench, Tinca tinca"): the caller vouches that class i is the same, and the names of the data are used.
     """
@@ -40,11 +44,18 @@ class ModelArguments:
     projector: str | None = field(default=None, metadata={"help": "linear or linear_bn_relu, inside of the model."})
     head_type: str = field(default="linear", metadata={"help": "linear or cosine."})
     head_scale: float = field(default=16.0, metadata={"help": "Scale of a cosine head."})
+    shared_head_from: str | None = field(
+        default=None, metadata={"help": "Student whose frozen head is trained around."}
+    )
     same_label_order: bool = field(default=False, metadata={"help": "Trained weights number the classes as the data."})
 
     def __post_init__(self) -> None:
         if self.name_or_path is not None and self.backbone is not None:
             raise ValueError("give `name_or_path` for trained weights or `backbone` for a new network, not both")
+        shape = ("backbone_kwargs", "embedding_size", "projector")
+        given = [name for name in shape if getattr(self, name) is not None]
+        if self.name_or_path is not None and given:
+            raise ValueError(f"`{given[0]}` has no effect beside `name_or_path`: trained weights have their shape")
 
 
 @dataclass
@@ -58,6 +69,7 @@ class DataArguments:
         train_split (`str`): Split to train on.
         eval_split (`str`): Split to evaluate on.
         validation_fraction (`float`): Share of the training split, in [0, 1), that is evaluated on instead.
+        split_seed (`int`): Seed of that split and of the choice of `max_..._samples`; independent of the training's.
         image_column (`str`, *optional*): Column of the images; found by itself where there is one.
         label_column (`str`, *optional*): Column of the labels; likewise.
         image_size (`int`): Height and width in pixels.
@@ -78,6 +90,7 @@ class DataArguments:
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
     eval_split: str = field(default="test", metadata={"help": "Split to evaluate on."})
     validation_fraction: float = field(default=0.0, metadata={"help": "Share of the training split to evaluate on."})
+    split_seed: int = field(default=0, metadata={"help": "Seed of the validation split."})
     image_column: str | None = field(default=None, metadata={"help": "Column of the images."})
     label_column: str | None = field(default=None, metadata={"help": "Column of the labels."})
     image_size: int = field(default=32, metadata={"help": "Height and width in pixels."})
@@ -160,7 +173,7 @@ def parse_recipe(arguments: list[str]) -> Recipe:
         ValueError: Names the file, section or field that is wrong, and the nearest right name.
     """
     config, overrides = _split(arguments)
-    sections = _read(config) if config is not None else {}
+    sections = _read(config, []) if config is not None else {}
     for (section, name), value in overrides.items():
         sections.setdefault(section, {})[name] = value
     return build_recipe(sections)
@@ -212,7 +225,9 @@ def _split(arguments: list[str]) -> tuple[Path | None, dict[tuple[str, str], Any
     return config, overrides
 
 
-def _read(path: Path) -> dict[str, dict[str, Any]]:
+def _read(path: Path, seen: list[Path]) -> dict[str, dict[str, Any]]:
+    if path.resolve() in seen:
+        raise ValueError(f"recipe {path} extends itself")
     if not path.is_file():
         raise ValueError(f"recipe {path} does not exist")
     text = path.read_text(encoding="utf-8")
@@ -224,9 +239,9 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
         raise ValueError(f"recipe {path} must consist of sections: {', '.join(SECTIONS)}")
     base = content.pop("extends", None)
     if base is None:
-        return content
+        return {name: section or {} for name, section in content.items()}
     # Section by section, so that a recipe states only what is its own.
-    merged = _read(path.parent / base)
+    merged = _read(path.parent / base, [*seen, path.resolve()])
     for name, section in content.items():
         merged[name] = {**merged.get(name, {}), **(section or {})}
     return merged
@@ -235,22 +250,37 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
 def _section(name: str, content: dict[str, Any]) -> Any:
     if name not in SECTIONS:
         raise ValueError(f"unknown section `{name}`{_nearest(name, SECTIONS)}; sections: {', '.join(SECTIONS)}")
+    if not isinstance(content, dict):
+        raise ValueError(f"section `{name}` is {content!r}; it must consist of fields")
     kind: Any = SECTIONS[name]
     known = {entry.name: entry for entry in dataclasses.fields(kind) if entry.init}
     for key in content:
         if key not in known:
             raise ValueError(f"section `{name}` has no field `{key}`{_nearest(key, known)}")
-    values = {key: _as_field(value, str(known[key].type)) for key, value in content.items()}
+    values = {key: _as_field(f"{name}.{key}", value, str(known[key].type)) for key, value in content.items()}
     return HfArgumentParser(kind).parse_dict(values)[0]
 
 
-def _as_field(value: Any, kind: str) -> Any:
-    """Mends what YAML 1.1 reads otherwise than people mean it: 1e-4 as text, and `no` as false."""
-    if isinstance(value, str) and "float" in kind and "str" not in kind:
-        return float(value)
-    if isinstance(value, bool) and "bool" not in kind:
-        return "yes" if value else "no"
-    return value
+def _as_field(name: str, value: Any, kind: str) -> Any:
+    """Checks a value, and mends what YAML 1.1 reads otherwise than people mean it: 1e-4 as text, `no` as false."""
+    kinds = set(re.findall(r"int|float|bool|str|list|dict", kind))
+    if isinstance(value, bool) and "bool" not in kinds:
+        value = "yes" if value else "no"
+    if isinstance(value, str) and kinds and kinds <= {"int", "float"} and "float" in kinds:
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    # Other types are those of transformers' own fields, which checks them itself.
+    if value is None or not kinds or "str" in kinds or _fits(value, kinds):
+        return value
+    raise ValueError(f"`{name}` is {value!r}; it must be {' or '.join(sorted(kinds))}")
+
+
+def _fits(value: Any, kinds: set[str]) -> bool:
+    if isinstance(value, bool):
+        return "bool" in kinds
+    if isinstance(value, int):
+        return bool(kinds & {"int", "float"}) and not kinds & {"list", "dict"}
+    return type(value).__name__ in kinds
 
 
 def _nearest(name: str, known: Any) -> str:

@@ -17,6 +17,7 @@ RUN_FILE = "run.json"
 STAGING = ".unfinished"
 AUXILIARY_FILE = "auxiliary.safetensors"
 CLOCK_FILE = "clock.json"
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 
 class RunFolderError(ValueError):
@@ -28,9 +29,7 @@ def weights_digest(tensors: Mapping[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(
-            tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
-        )
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -88,11 +87,13 @@ def claim(output_dir: str | Path, identity: dict[str, Any], resuming: bool) -> N
         RunFolderError: Another run is there, or the same one and the caller does not resume it.
     """
     folder, record = Path(output_dir), read_run(output_dir)
-    checkpoint = last_checkpoint(folder)
-    if record is None and checkpoint is not None:
-        raise RunFolderError(f"{folder} has checkpoints ({checkpoint}) but no {RUN_FILE}; choose another output_dir")
+    found = last_checkpoint(folder) or next(
+        (str(folder / name) for name in _WEIGHTS if (folder / name).exists()), None
+    )
+    if record is None and found is not None:
+        raise RunFolderError(f"{folder} has weights ({found}) but no {RUN_FILE}; choose another output_dir")
     # Before the first checkpoint there is nothing that starting again, even with other options, could lose.
-    if record is not None and (checkpoint is not None or record.get("finished")):
+    if record is not None and (found is not None or record.get("finished")):
         check_identity(folder, record, identity)
         if not resuming:
             raise RunFolderError(
@@ -123,9 +124,14 @@ def publish_checkpoint(staged: Path, target: Path) -> None:
     """Moves a checkpoint that is completely written to where resuming looks for it, in one step."""
     _sync(staged)
     if target.exists():
-        # The same step saved twice, e.g. at the end of a resumed run.
-        shutil.rmtree(target)
-    os.replace(staged, target)
+        # The same step saved twice, e.g. at the end of a resumed run. Out of the way first: a folder that is half
+        # deleted must not be found.
+        outdated = staged.with_name("outdated")
+        os.replace(target, outdated)
+        os.replace(staged, target)
+        shutil.rmtree(outdated)
+    else:
+        os.replace(staged, target)
 
 
 def _sync(folder: Path) -> None:

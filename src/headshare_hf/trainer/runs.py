@@ -8,9 +8,12 @@ from typing import Any
 
 from torch import nn
 
+from ..models import find_classifier
 from . import run_folder
+from .callbacks import HeadSimilarityCallback
 from .checkpointing import load_weights
 from .config import DistillationConfig
+from .methods import get_method
 from .trainer import DistillationTrainer
 
 
@@ -45,7 +48,8 @@ def run_or_reuse(trainer: DistillationTrainer) -> dict[str, float]:
     seconds = trainer.train_seconds
     results = trainer.evaluate() if trainer.eval_dataset is not None else {}
     results["train_seconds"] = seconds
-    trainer.save_model()
+    # Without pushing: a model is published with its card, which needs these results.
+    trainer.save_model(_internal_call=True)
     if trainer.is_world_process_zero():
         run_folder.finish(folder, results)
     trainer.accelerator.wait_for_everyone()
@@ -86,6 +90,15 @@ class StudentHeadStages:
     temporary_epochs: float | None = None
     teacher_epochs: float | None = None
 
+    def __post_init__(self) -> None:
+        unused = self.temporary_method != "plain" or self.teacher is not None or self.temporary_epochs is not None
+        if self.temporary_student is not None and unused:
+            raise ValueError(
+                "`temporary_student` is trained already: leave out `temporary_method`, `temporary_epochs` and `teacher`"
+            )
+        if self.teacher is not None and not get_method(self.temporary_method).needs_teacher:
+            raise ValueError(f"`teacher` has no effect: temporary_method {self.temporary_method!r} uses none")
+
 
 def run_student_head_kd(
     stages: StudentHeadStages, args: DistillationConfig, **trainer_kwargs: Any
@@ -116,13 +129,27 @@ def run_student_head_kd(
         **trainer_kwargs,
     )
     results[SHARED_TEACHER] = run_or_reuse(shared)
+    teacher = _plain_model(shared)
     # So that the card of the last student can say what it learned from.
-    shared.student.config._name_or_path = str(folder / SHARED_TEACHER)
+    teacher.config._name_or_path = str(folder / SHARED_TEACHER)
     last = replace(args, output_dir=str(folder / FINAL_STUDENT))
     # Another seed than the temporary student's, because the paper's last student is a new one.
-    final = DistillationTrainer(stages.new_student(args.seed + 1), last, teacher=shared.student, **trainer_kwargs)
+    final = DistillationTrainer(stages.new_student(args.seed + 1), last, teacher=teacher, **trainer_kwargs)
+    attach_head_similarity(final, teacher)
     results[FINAL_STUDENT] = run_or_reuse(final)
     return final, results
+
+
+def attach_head_similarity(trainer: DistillationTrainer, reference: nn.Module) -> None:
+    """Adds a [`HeadSimilarityCallback`] that writes into the run's folder, where the two heads have the same shape."""
+    if find_classifier(reference).weight.shape == find_classifier(trainer.student).weight.shape:
+        plot = trainer.folder / "head_similarity.png"
+        trainer.add_callback(HeadSimilarityCallback(trainer, reference, plot=plot))
+
+
+def _plain_model(trainer: DistillationTrainer) -> Any:
+    """The trained model without the mixed precision that accelerate has put around its forward pass."""
+    return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False, keep_torch_compile=False)
 
 
 def _train_temporary(
@@ -156,6 +183,7 @@ def _stage(args: DistillationConfig, folder: Path, method: str, epochs: float | 
         student_head="own",
         projector=None,
         eval_teacher_head_weight=0.0,
+        push_to_hub=False,
     )
 
 

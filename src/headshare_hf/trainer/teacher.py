@@ -32,11 +32,27 @@ class TeacherOutput(NamedTuple):
     """
     Attributes:
         logits (`torch.Tensor` of shape `(batch_size, num_labels)`): The teacher's scores.
-        embeddings (`torch.Tensor` of shape `(batch_size, embedding_size)`): What its classifier read.
+        embeddings (`torch.Tensor` of shape `(batch_size, embedding_size)`, *optional*): What its classifier read.
     """
 
     logits: torch.Tensor
-    embeddings: torch.Tensor
+    embeddings: torch.Tensor | None
+
+
+def load_classifier(name_or_path: str, **kwargs: Any) -> Any:
+    """
+    A trained image classifier, from the Hub or a folder.
+
+    Raises:
+        ValueError: A tensor is missing or of another shape. transformers would fill it with random numbers, and a
+            random head would then be shared.
+    """
+    options = {"output_loading_info": True, "ignore_mismatched_sizes": True, **kwargs}
+    model, info = AutoModelForImageClassification.from_pretrained(name_or_path, **options)
+    broken = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
+    if broken:
+        raise ValueError(f"{name_or_path} lacks trained values for {broken}; random ones cannot teach")
+    return model
 
 
 def load_teacher(name_or_path: str, **kwargs: Any) -> tuple[nn.Module, Any]:
@@ -47,14 +63,9 @@ def load_teacher(name_or_path: str, **kwargs: Any) -> tuple[nn.Module, Any]:
         `tuple[nn.Module, Any]`: The model, and the processor.
 
     Raises:
-        ValueError: A tensor is missing or of another shape. transformers would fill it with random numbers, and a
-            random head would then be shared.
+        ValueError: As [`load_classifier`].
     """
-    model, info = AutoModelForImageClassification.from_pretrained(name_or_path, output_loading_info=True, **kwargs)
-    broken = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
-    if broken:
-        raise ValueError(f"teacher {name_or_path} lacks trained values for {broken}; it cannot teach with random ones")
-    return model, AutoImageProcessor.from_pretrained(name_or_path, **kwargs)
+    return load_classifier(name_or_path, **kwargs), AutoImageProcessor.from_pretrained(name_or_path, **kwargs)
 
 
 def input_statistics(processor: Any, model: nn.Module | None = None) -> InputStatistics | None:
@@ -79,11 +90,23 @@ def input_statistics(processor: Any, model: nn.Module | None = None) -> InputSta
         )
         size = size or _height_width(getattr(processor, "size", None))
         order = getattr(processor, "channel_order", "rgb")
-        return InputStatistics(tuple(processor.image_mean), tuple(processor.image_std), size, order)
+        return InputStatistics(*_mean_std(processor), size, order)
     if pretrained_cfg and pretrained_cfg.get("mean"):
         size = tuple(pretrained_cfg["input_size"][1:])
         return InputStatistics(tuple(pretrained_cfg["mean"]), tuple(pretrained_cfg["std"]), size)
     return None
+
+
+def _mean_std(processor: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation in terms of images in [0, 1], whatever the processor rescales and normalises."""
+    normalises = getattr(processor, "do_normalize", True)
+    channels = len(processor.image_mean)
+    mean = tuple(processor.image_mean) if normalises else (0.0,) * channels
+    std = tuple(processor.image_std) if normalises else (1.0,) * channels
+    factor = processor.rescale_factor if getattr(processor, "do_rescale", True) else 1.0
+    unit = 255 * factor
+    # The usual case stays exactly what the processor says.
+    return (mean, std) if abs(unit - 1) < 1e-9 else (tuple(m / unit for m in mean), tuple(s / unit for s in std))
 
 
 def _height_width(size: Any) -> tuple[int, int] | None:
@@ -111,6 +134,11 @@ class InputAdapter:
         self.flip = False
         self.scale: torch.Tensor | None = None
         self.shift: torch.Tensor | None = None
+        if student is None and teacher is not None:
+            raise ValueError(
+                "the teacher's image statistics are known but the student's are not, so its input cannot be prepared; "
+                "pass the student's image processor as `processing_class`"
+            )
         if student is None or teacher is None:
             return
         _check_channels(student, teacher)
@@ -156,28 +184,44 @@ class FrozenTeacher:
         device (`torch.device`): Where the student trains.
         adapter ([`InputAdapter`]): Prepares the student's batches for it.
         autocast (`contextlib.AbstractContextManager`): Makes the precision it computes in.
+        needs_embedding (`bool`, *optional*, defaults to `True`): Whether its embedding or its classifier will be used.
+            A teacher that gives logits alone may have any kind of classifier.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device, adapter: InputAdapter, autocast: Any) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        device: torch.device,
+        adapter: InputAdapter,
+        autocast: Any,
+        needs_embedding: bool = True,
+    ) -> None:
         self.model = model.to(device).eval().requires_grad_(False)
-        self.classifier = find_classifier(model)
+        self._dtype = next(model.parameters()).dtype
         self._adapter = adapter
         self._autocast = autocast
-        self._tap = embedding_tap(model)
-        self._checked = False
+        self._needs_embedding = needs_embedding
+        self._tap = embedding_tap(model) if needs_embedding else None
+        self._checked = not needs_embedding
+
+    @property
+    def classifier(self) -> Any:
+        """The frozen layer that the student's embedding is read by."""
+        return find_classifier(self.model)
 
     def head(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Logits `(batch_size, num_labels)` of the frozen classifier on anybody's embeddings; gradients pass through."""
-        return self.classifier(embeddings.to(self.classifier.weight.dtype))
+        return self.classifier(embeddings.to(self._dtype))
 
     def __call__(self, pixel_values: torch.Tensor) -> TeacherOutput:
         """Runs the teacher on a batch `(batch_size, num_channels, height, width)` normalised for the student."""
-        self.model.eval()
         with torch.inference_mode(), self._autocast():
-            images = self._adapter(pixel_values).to(self.classifier.weight.dtype)
+            images = self._adapter(pixel_values).to(self._dtype)
             output = self.model(pixel_values=images)
-            embeddings = output.embeddings if self._tap is None else self._tap.take()
-            self._check_once(output.logits, embeddings)
+            embeddings = None
+            if self._needs_embedding:
+                embeddings = output.embeddings if self._tap is None else self._tap.take()
+                self._check_once(output.logits, embeddings)
         return TeacherOutput(output.logits, embeddings)
 
     def _check_once(self, logits: torch.Tensor, embeddings: torch.Tensor) -> None:

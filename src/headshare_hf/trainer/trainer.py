@@ -1,7 +1,6 @@
 """The trainer: plain training, TH-KD, SH-KD and their relatives on `transformers.Trainer`."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any, cast
 
 import torch
@@ -16,8 +15,9 @@ from ..models.heads import create_projector
 from . import run_folder
 from .callbacks import EpochSeedCallback
 from .checkpointing import RunFolderTrainer
-from .checks import check_dataset, check_teacher
+from .checks import check_dataset, check_model, check_teacher
 from .config import DistillationConfig
+from .identity import run_identity
 from .meter import LossMeter
 from .student_module import StudentModule
 from .teacher import FrozenTeacher, InputAdapter, input_statistics, load_teacher, teacher_autocast
@@ -72,16 +72,22 @@ class DistillationTrainer(RunFolderTrainer):
     ) -> None:
         if isinstance(teacher, str):
             teacher, teacher_processing_class = load_teacher(teacher)
+        if kwargs.get("compute_loss_func") is not None:
+            raise ValueError("`compute_loss_func` has no effect: the loss is that of the method")
+        check_model(model, "student")
+        if teacher is not None:
+            check_model(teacher, "teacher")
         num_labels: int = cast(Any, model).config.num_labels
         check_teacher(model, teacher, args)
         check_dataset(train_dataset, model, "train_dataset")
         check_dataset(eval_dataset, model, "eval_dataset")
         self._prepare_heads(model, teacher, args, shared_head_from)
-        self.identity = _identity(model, teacher, shared_head_from, args, train_dataset)
+        self.identity = run_identity(model, teacher, shared_head_from, args, (train_dataset, eval_dataset))
         self.objective: DistillationObjective = DistillationObjective(args.loss_weights, args.temperature)
         self.meter = LossMeter()
         trained = _trained_module(model, teacher, args)
-        self._tap = embedding_tap(model) if trained is model else None
+        self._needs_embedding = _needs_embedding(args)
+        self._tap = embedding_tap(model) if trained is model and self._needs_embedding else None
         kwargs.setdefault("data_collator", collate)
         super().__init__(
             model=trained,
@@ -92,6 +98,7 @@ class DistillationTrainer(RunFolderTrainer):
             compute_metrics=compute_metrics or ClassificationMetrics(num_labels),
             **kwargs,
         )
+        self._refuse_backends()
         # transformers before 5.20 has no `loss_is_scaled_for_ga` and decides by this attribute alone.
         self.model_accepts_loss_kwargs = False
         self.label_names = ["labels"]
@@ -109,14 +116,26 @@ class DistillationTrainer(RunFolderTrainer):
         elif args.student_head != "own" and teacher is not None:
             share_head(teacher, model, freeze=args.student_head == "teacher_frozen")
 
+    def _refuse_backends(self) -> None:
+        if self.args.n_gpu > 1:
+            raise ValueError(
+                "several GPUs in one process are not supported; start one process a GPU with `accelerate launch`, or "
+                "choose one with CUDA_VISIBLE_DEVICES"
+            )
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise ValueError("FSDP and DeepSpeed are not supported yet; use plain data parallelism (DDP)")
+
     def _freeze_teacher(
         self, teacher: nn.Module | None, processor: Any, teacher_processor: Any
     ) -> FrozenTeacher | None:
         if teacher is None:
             return None
         adapter = InputAdapter(input_statistics(processor), input_statistics(teacher_processor, teacher))
+        half = next(teacher.parameters()).dtype != torch.float32
+        if half and self.args.teacher_precision == "float32":
+            raise ValueError("`teacher_precision` is 'float32', but the teacher's weights are not; load it in float32")
         autocast = teacher_autocast(self.args.teacher_precision, self.args.device, self.accelerator.autocast)
-        return FrozenTeacher(teacher, self.args.device, adapter, autocast)
+        return FrozenTeacher(teacher, self.args.device, adapter, autocast, self._needs_embedding)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """
@@ -156,13 +175,18 @@ class DistillationTrainer(RunFolderTrainer):
             self.meter.add(parts, self.state.global_step + 1)
         return (parts["loss"], {"logits": logits}) if return_outputs else parts["loss"]
 
-    def _run_student(self, model: nn.Module, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _run_student(self, model: nn.Module, pixel_values: torch.Tensor) -> tuple[torch.Tensor, Any]:
         # Only the wrapped model may be called: DDP and autocast live in its forward.
         output = model(pixel_values=pixel_values)
+        if not self._needs_embedding:
+            return output["logits"], None
         return output["logits"], output["embeddings"] if self._tap is None else self._tap.take()
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """See `transformers.Trainer.evaluation_loop`."""
+        if self.is_in_train:
+            # A loss that is not finite is named here, and not by the metrics that would meet its consequences.
+            self._check_finite()
         if isinstance(self.compute_metrics, ClassificationMetrics):
             # An evaluation that was interrupted has left its counts.
             self.compute_metrics.reset()
@@ -246,31 +270,13 @@ def _trained_module(model: nn.Module, teacher: nn.Module | None, args: Distillat
     if args.projector is None or teacher is None:
         return model
     widths = find_classifier(model).in_features, find_classifier(teacher).in_features
-    return StudentModule(model, create_projector(args.projector, *widths))
+    # Drawn from the seed of the run, and without disturbing what the caller draws next.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(args.seed)
+        return StudentModule(model, create_projector(args.projector, *widths))
 
 
-def _identity(
-    model: nn.Module, teacher: nn.Module | None, shared: nn.Module | None, args: DistillationConfig, dataset: Any
-) -> dict[str, Any]:
-    """What makes this run this run: a folder is only resumed by the same."""
-    return {
-        "student": run_folder.describe_model(model),
-        "teacher": None if teacher is None else {**run_folder.describe_model(teacher), "head": _head_digest(teacher)},
-        "shared_head": None if shared is None else _head_digest(shared),
-        "method": args.method or "plain",
-        "weights": asdict(args.loss_weights),
-        "temperature": args.temperature,
-        "student_head": args.student_head,
-        "projector": args.projector,
-        "seed": args.seed,
-        "epochs": args.num_train_epochs,
-        "max_steps": args.max_steps,
-        "batch_size": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
-        "learning_rate": args.learning_rate,
-        "weight_decay": args.weight_decay,
-        "images": len(dataset) if hasattr(dataset, "__len__") else None,
-    }
-
-
-def _head_digest(model: nn.Module) -> str:
-    return run_folder.weights_digest(find_classifier(model).state_dict())
+def _needs_embedding(args: DistillationConfig) -> bool:
+    """Whether student and teacher meet at their embeddings, or only at their outputs."""
+    weights = args.loss_weights
+    return weights.needs_teacher_head or weights.embedding > 0 or args.eval_teacher_head_weight > 0

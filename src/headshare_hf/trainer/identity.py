@@ -1,0 +1,63 @@
+"""What tells one run from another."""
+
+from dataclasses import asdict
+from typing import Any, cast
+
+from torch import nn
+
+from ..models import find_classifier
+from . import run_folder
+from .checks import labels_of
+from .config import DistillationConfig
+
+
+_IDENTIFYING = (
+    "temperature",
+    "student_head",
+    "projector",
+    "seed",
+    "num_train_epochs",
+    "max_steps",
+    "learning_rate",
+    "weight_decay",
+    "optim",
+    "optim_args",
+    "lr_scheduler_type",
+    "lr_decay_epochs",
+    "lr_decay_rate",
+)
+
+
+def run_identity(
+    model: nn.Module, teacher: nn.Module | None, shared: nn.Module | None, args: DistillationConfig, datasets: tuple
+) -> dict[str, Any]:
+    """
+    What makes a run this run: a folder is only resumed or reused by the same.
+
+    Args:
+        model (`nn.Module`): The student. Its weights are not part of it, because a resumed run replaces them.
+        teacher (`nn.Module`, *optional*): With all its weights.
+        shared (`nn.Module`, *optional*): The model whose classifier is shared.
+        args ([`DistillationConfig`]): Method, optimizer, schedule and seed.
+        datasets (`tuple`): Training and evaluation set; their labels are taken where they can be read.
+    """
+    described = {
+        "student": {**run_folder.describe_model(model), "start": cast(Any, model).config.name_or_path or None},
+        "teacher": None if teacher is None else {**run_folder.describe_model(teacher), "weights": _digest(teacher)},
+        "shared_head": None if shared is None else _digest(find_classifier(shared)),
+        "method": args.method or "plain",
+        "weights": asdict(args.loss_weights),
+        "batch_size": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        "images": [len(data) if hasattr(data, "__len__") else None for data in datasets],
+        "labels": [_label_digest(data) for data in datasets],
+    }
+    return {**described, **{name: str(getattr(args, name)) for name in _IDENTIFYING}}
+
+
+def _digest(module: nn.Module) -> str:
+    return run_folder.weights_digest(module.state_dict())
+
+
+def _label_digest(dataset: Any) -> str | None:
+    labels = None if dataset is None else labels_of(dataset)
+    return None if labels is None else run_folder.weights_digest({"labels": labels})
