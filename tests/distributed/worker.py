@@ -31,6 +31,9 @@ def main(folder: Path, batch: int, resume: bool) -> None:
         per_device_train_batch_size=batch,
         num_train_epochs=2,
         save_strategy="epoch",
+        eval_strategy="epoch",
+        metric_for_best_model="loss",
+        load_best_model_at_end=True,
     )
     trainer = DistillationTrainer(
         vit(seed=1), args, teacher=vit(seed=2, hidden_size=48), train_dataset=data, eval_dataset=ToyImages(50, seed=1)

@@ -3,8 +3,9 @@
 import pytest
 import torch
 from toys import ToyImages, arguments, resnet, vit
+from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher
 
-from headshare_hf import DistillationTrainer
+from headshare_hf import DistillationTrainer, HeadShareModel, StudentHeadStages
 from headshare_hf.trainer import METHODS, get_method, reference_weights
 from headshare_hf.trainer.teacher import FrozenTeacher, InputAdapter
 
@@ -25,6 +26,8 @@ from headshare_hf.trainer.teacher import FrozenTeacher, InputAdapter
         ({"eval_teacher_head_weight": 2.0}, "`eval_teacher_head_weight` is 2.0"),
         ({"lr_decay_epochs": [1], "max_steps": 5}, "cannot be combined with `max_steps`"),
         ({"lr_decay_rate": 0.0}, "`lr_decay_rate` is 0.0"),
+        ({"label_smoothing_factor": 0.1}, "`label_smoothing_factor` has no effect"),
+        ({"lr_decay_epochs": [1], "warmup_steps": 5}, "leave out `warmup_steps`"),
     ],
 )
 def test_wrong_arguments_name_the_field(fields, message, tmp_path):
@@ -53,12 +56,58 @@ def test_every_row_of_the_table_has_a_summary_and_valid_weights(tmp_path):
         (resnet, lambda: resnet("resnet8x4"), {"method": "th_kd"}, "width 256 but the student has width 64"),
         (resnet, lambda: resnet("resnet8x4"), {"method": "kd", "projector": "linear"}, "`projector` has no effect"),
         (resnet, resnet, {"method": "th_kd", "projector": "linear"}, "`projector` has no use"),
+        (
+            resnet,
+            lambda: resnet("resnet8x4"),
+            {"method": "kd", "projector": "linear", "eval_teacher_head_weight": 0.5},
+            "`projector` has no effect",
+        ),
+        (
+            resnet,
+            lambda: resnet("resnet8x4"),
+            {"method": "th_kd", "projector": "linear", "student_head": "teacher_frozen"},
+            r"build the student with `HeadShareConfig\(embedding_size=256, projector='linear'\)`",
+        ),
+        (lambda: resnet().bfloat16(), None, {}, "the student holds .* in half precision"),
+        (lambda: HeadShareModel(resnet().config), None, {}, "the student is a HeadShareModel"),
+        (resnet, lambda: torch.nn.Linear(3, 5), {"method": "kd"}, "the teacher is a bare Linear"),
+        (
+            resnet,
+            lambda: resnet().bfloat16(),
+            {"method": "kd", "teacher_precision": "float32"},
+            "`teacher_precision` is 'float32', but the teacher's weights are not",
+        ),
         (resnet, lambda: resnet(num_labels=6), {"method": "kd"}, "6 classes and .* has 5"),
     ],
 )
 def test_student_and_teacher_must_fit(model, teacher, fields, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         DistillationTrainer(model(), arguments(tmp_path, **fields), teacher=teacher and teacher())
+
+
+def test_options_of_transformers_without_effect_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="`compute_loss_func` has no effect"):
+        DistillationTrainer(resnet(), arguments(tmp_path), compute_loss_func=lambda *args: None)
+
+
+def test_stages_with_options_of_no_use_are_refused():
+    new = {"new_student": resnet, "new_teacher": resnet}
+    with pytest.raises(ValueError, match="`temporary_student` is trained already"):
+        StudentHeadStages(**new, temporary_student=resnet(), temporary_epochs=3)
+    with pytest.raises(ValueError, match="`teacher` has no effect: temporary_method 'plain'"):
+        StudentHeadStages(**new, teacher=resnet())
+
+
+def test_plain_kd_takes_a_teacher_with_any_kind_of_classifier(tmp_path):
+    config = DeiTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=16, patch_size=8,
+        num_labels=5,
+    )  # fmt: skip
+    teacher = DeiTForImageClassificationWithTeacher(config)
+    args = arguments(tmp_path / "kd", method="kd", max_steps=1)
+    DistillationTrainer(resnet(), args, teacher=teacher, train_dataset=ToyImages(16)).train()
+    with pytest.raises(ValueError, match="has no classifier that can be shared"):
+        DistillationTrainer(resnet(), arguments(tmp_path / "th", method="th_kd"), teacher=teacher)
 
 
 def test_two_ways_to_set_the_head_are_refused(tmp_path):

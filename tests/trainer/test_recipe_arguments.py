@@ -70,6 +70,12 @@ def test_json_is_read_too(tmp_path, recipe_file):
         (["--teacher.backbone", "resnet8"], "give `name_or_path` for trained weights or `backbone`"),
         (["--data.name", ""], "section `data` needs `name`"),
         (["--training.method", "kdd"], "unknown method 'kdd'"),
+        (["--training.learning_rate", "fast"], "`training.learning_rate` is 'fast'; it must be float"),
+        (["--data.image_size", "large"], "`data.image_size` is 'large'; it must be int"),
+        (["--data.skip_corrupt", "maybe"], "`data.skip_corrupt` is 'maybe'; it must be bool"),
+        (["--training.lr_decay_epochs", "150,180"], "`training.lr_decay_epochs` is '150,180'"),
+        (["--student", "resnet8"], "option --student has no section"),
+        (["--teacher.embedding_size", "8"], "`embedding_size` has no effect beside `name_or_path`"),
     ],
 )
 def test_wrong_options_are_named(recipe_file, extra, message):
@@ -94,6 +100,17 @@ def test_broken_files_are_named(tmp_path, name, text, message):
 def test_a_missing_section_is_named():
     with pytest.raises(ValueError, match="the recipe has no section `data`"):
         build_recipe({"student": {"backbone": "resnet8"}})
+
+
+def test_a_recipe_that_extends_itself_is_named(tmp_path):
+    (tmp_path / "loop.yaml").write_text("extends: loop.yaml\n")
+    with pytest.raises(ValueError, match="loop.yaml extends itself"):
+        parse_recipe(["--config", str(tmp_path / "loop.yaml")])
+
+
+def test_a_section_must_have_fields():
+    with pytest.raises(ValueError, match="section `student` is 'resnet8'; it must consist of fields"):
+        build_recipe({"student": "resnet8", "data": {"name": "x"}, "training": {"output_dir": "o", "use_cpu": True}})
 
 
 def test_help_lists_every_section():

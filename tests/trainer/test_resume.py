@@ -21,7 +21,7 @@ from headshare_hf import (
     run_student_head_kd,
 )
 from headshare_hf.data import ImageClassificationDataset, load_images
-from headshare_hf.trainer import RunFolderError, is_finished, last_checkpoint, run_or_reuse
+from headshare_hf.trainer import NonFiniteLossError, RunFolderError, is_finished, last_checkpoint, run_or_reuse
 from headshare_hf.trainer.runs import FINAL_STUDENT, SHARED_TEACHER, TEMPORARY_STUDENT
 
 
@@ -197,6 +197,45 @@ def test_a_run_that_failed_before_its_first_checkpoint_may_be_started_otherwise(
         DistillationTrainer(resnet(), args, train_dataset=Failing()).train()
     DistillationTrainer(resnet(seed=3), args, train_dataset=ToyImages(32)).train()
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+
+
+def test_weights_of_somebody_else_are_not_overwritten(tmp_path):
+    resnet("resnet20").save_pretrained(tmp_path)
+    with pytest.raises(RunFolderError, match="has weights .*model.safetensors.* but no run.json"):
+        DistillationTrainer(resnet(), arguments(tmp_path), train_dataset=ToyImages()).train()
+
+
+def test_a_finished_run_is_not_taken_for_one_with_another_optimizer_or_other_data(tmp_path):
+    run_or_reuse(_trainer(tmp_path))
+    with pytest.raises(RunFolderError, match="`optim`"):
+        run_or_reuse(_trainer(tmp_path, optim="adamw_torch"))
+    other = _trainer(tmp_path)
+    relabeled = ToyImages()
+    relabeled.labels = relabeled.labels.flip(0)
+    args = other.args
+    with pytest.raises(RunFolderError, match="`labels`"):
+        run_or_reuse(
+            DistillationTrainer(
+                resnet(seed=1),
+                args,
+                teacher=resnet("resnet14", seed=2),
+                train_dataset=relabeled,
+                eval_dataset=ToyImages(20),
+            )
+        )
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    trainer = _trainer(tmp_path)
+    trainer.student.headshare.backbone.bn1.running_var.fill_(float("inf"))
+    with pytest.raises(NonFiniteLossError, match="bn1.running_var is not finite at step 1, so no checkpoint"):
+        trainer.train()
+    assert last_checkpoint(tmp_path) is None
+
+
+def test_sh_kd_in_bfloat16_with_a_float32_teacher(tmp_path):
+    _, results = _chain(tmp_path, bf16=True, teacher_precision="float32")
+    assert len(results) == 3
 
 
 def test_a_checkpoint_with_missing_tensors_is_refused(tmp_path):

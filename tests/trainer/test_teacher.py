@@ -33,6 +33,18 @@ def test_the_same_statistics_leave_the_batch_untouched():
     assert InputAdapter(None, None)(batch) is batch
 
 
+def test_a_processor_that_does_not_normalise_or_rescale_otherwise_is_understood():
+    plain = HeadShareImageProcessor(do_normalize=False)
+    assert input_statistics(plain)[:2] == ((0.0,) * 3, (1.0,) * 3)
+    raw = HeadShareImageProcessor(do_rescale=False, image_mean=[127.5] * 3, image_std=[51.0] * 3)
+    assert input_statistics(raw)[:2] == ((0.5,) * 3, (0.2,) * 3)
+
+
+def test_statistics_of_the_teacher_alone_are_of_no_use():
+    with pytest.raises(ValueError, match="pass the student's image processor as `processing_class`"):
+        InputAdapter(None, RGB)
+
+
 def test_a_teacher_of_another_size_gets_its_size():
     adapter = InputAdapter(RGB, RGB._replace(size=(24, 20)))
     assert adapter(torch.randn(2, 3, 16, 16)).shape == (2, 3, 24, 20)
@@ -85,7 +97,7 @@ def test_a_teacher_is_loaded_by_name_with_its_processor(tmp_path):
     assert processor.image_mean == HeadShareImageProcessor().image_mean
     trainer = DistillationTrainer(
         resnet(), arguments(tmp_path / "run", method="kd", max_steps=1), teacher=str(tmp_path / "teacher"),
-        train_dataset=ToyImages(16),
+        train_dataset=ToyImages(16), processing_class=HeadShareImageProcessor(),
     )  # fmt: skip
     trainer.train()
 
