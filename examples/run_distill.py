@@ -28,6 +28,8 @@ def main(arguments: list[str]) -> None:
     if trainer.is_world_process_zero():
         write_card(trainer, recipe, results)
         print(json.dumps(results, indent=2))
+    if recipe.training.push_to_hub:
+        trainer.push_to_hub()
     trainer.accelerator.end_training()
 
 

@@ -3,6 +3,8 @@ Train a teacher, a baseline, or the SH-KD teacher around a frozen head.
 
     python examples/run_train.py --config examples/configs/omniglot_train.yaml
     accelerate launch examples/run_train.py --config examples/configs/cifar100/train_resnet32x4.yaml
+    python examples/run_train.py --config examples/configs/omniglot_train.yaml --student.shared_head_from STUDENT \\
+        --training.output_dir outputs/omniglot/teacher_around_a_head
 
 Any field of the recipe can be replaced, e.g. `--training.learning_rate 0.1`; `--help` lists them. The same command goes
 on with a run that was cut, and reports one that is finished.
@@ -27,6 +29,8 @@ def main(arguments: list[str]) -> None:
     if trainer.is_world_process_zero():
         write_card(trainer, recipe, results)
         print(json.dumps(results, indent=2))
+    if recipe.training.push_to_hub:
+        trainer.push_to_hub()
     trainer.accelerator.end_training()
 
 

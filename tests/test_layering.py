@@ -1,4 +1,9 @@
-"""Imports run in one direction: data, models, losses, evaluation, hub, trainer."""
+"""
+Imports run in one direction: data, models, losses, evaluation, hub, trainer.
+
+The trainer stands last because it is the part that uses all others: it counts accuracies with `evaluation` and writes
+the card of `hub`, and both of these know nothing of a training run.
+"""
 
 import ast
 from pathlib import Path

@@ -270,6 +270,7 @@ def test_the_three_runs_of_sh_kd_share_one_head(student_head, tmp_path):
     assert torch.equal(heads[0], heads[1])
     assert torch.equal(heads[1], heads[2]) == (student_head == "teacher_frozen")
     assert final.student.config.backbone == "resnet8"
+    assert (tmp_path / FINAL_STUDENT / "head_similarity.png").is_file()
 
 
 def test_the_temporary_student_may_be_distilled_too(tmp_path):

@@ -257,6 +257,18 @@ def test_shared_head_of_a_first_student_stays_in_the_teacher(tmp_path):
     assert first.classifier.weight.requires_grad
 
 
+def test_a_card_needs_what_only_the_caller_knows(tmp_path):
+    with pytest.raises(ValueError, match="set `trainer.card` before the model is published"):
+        _distill(tmp_path).create_model_card()
+
+
+def test_one_hook_serves_all_trainers_of_a_model(tmp_path):
+    teacher = vit(hidden_size=64, seed=3)
+    for number in range(3):
+        _distill(tmp_path / str(number), teacher=teacher)
+    assert len(teacher.classifier._forward_pre_hooks) == 1
+
+
 def test_share_head_before_training_is_respected(tmp_path):
     teacher, student = resnet("resnet14", seed=2), resnet(seed=1)
     share_head(teacher, student)
