@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 
 from headshare_hf import HeadShareForImageClassification, HeadShareImageProcessor
+from headshare_hf.trainer import is_finished
 
 
 ROOT = Path(__file__).parents[2]
@@ -78,3 +80,36 @@ def test_wrong_use_says_what_to_do(script, options, message):
 
 def test_help_lists_the_options():
     assert "--training.alpha_th" in _run("run_distill.py", "--help").stdout
+
+
+CHAIN = """
+student: {backbone: resnet8}
+shared_teacher: {backbone: resnet20}
+data: {name: examples/data/omniglot-8alphabets, augmentation: crop_white, max_train_samples: 512, max_eval_samples: 242}
+sh_kd: {temporary_method: plain, temporary_epochs: 1}
+training: {method: sh_kd, num_train_epochs: 2, per_device_train_batch_size: 32, save_strategy: steps, save_steps: 2,
+  use_cpu: true, disable_tqdm: true}
+"""
+
+
+@pytest.mark.slow
+def test_the_chain_killed_in_its_second_run_goes_on_there(tmp_path):
+    (tmp_path / "chain.yaml").write_text(CHAIN)
+    runs, teacher = tmp_path / "runs", tmp_path / "runs" / "2_teacher"
+    options = ["--config", str(tmp_path / "chain.yaml"), "--training.output_dir", str(runs)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "examples/run_distill.py", *options]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as run:
+        while run.poll() is None and not (teacher / "checkpoint-4").is_dir():
+            time.sleep(0.02)
+        run.kill()
+    assert not is_finished(teacher) and is_finished(runs / "1_temporary_student")
+    kept = [runs / "1_temporary_student" / "model.safetensors", teacher / "checkpoint-4" / "model.safetensors"]
+    before = [path.stat().st_mtime_ns for path in kept]
+    printed = _run("run_distill.py", *options).stdout
+    results = json.loads(printed[printed.index("{\n") :])
+    assert [path.stat().st_mtime_ns for path in kept] == before
+    assert set(results["runs"]) == {"1_temporary_student", "2_teacher", "3_student"}
+    assert is_finished(teacher) and (runs / "3_student" / "model.safetensors").is_file()
