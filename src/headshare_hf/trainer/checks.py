@@ -11,6 +11,23 @@ from ..models import HeadShareModel, check_head_fits, check_label_maps, find_cla
 from .config import DistillationConfig
 
 
+def check_run(
+    student: nn.Module, teacher: nn.Module | None, args: DistillationConfig, train_dataset: Any, eval_dataset: Any
+) -> None:
+    """
+    All checks of this module.
+
+    Raises:
+        ValueError: As [`check_model`], [`check_teacher`] and [`check_dataset`].
+    """
+    check_model(student, "student")
+    if teacher is not None:
+        check_model(teacher, "teacher")
+    check_teacher(student, teacher, args)
+    check_dataset(train_dataset, student, "train_dataset")
+    check_dataset(eval_dataset, student, "eval_dataset")
+
+
 def check_teacher(student: nn.Module, teacher: nn.Module | None, args: DistillationConfig) -> None:
     """
     Checks that the teacher is there exactly when a loss part or an option needs it, and that it fits.

@@ -15,7 +15,7 @@ from ..models.heads import create_projector
 from . import run_folder
 from .callbacks import EpochSeedCallback
 from .checkpointing import RunFolderTrainer
-from .checks import check_dataset, check_model, check_teacher
+from .checks import check_run
 from .config import DistillationConfig
 from .identity import run_identity
 from .meter import LossMeter
@@ -50,7 +50,7 @@ class DistillationTrainer(RunFolderTrainer):
         kwargs: Further arguments of `transformers.Trainer`, e.g. `callbacks`, `optimizers`, `data_collator`.
 
     Raises:
-        ValueError: Student, teacher, options or data do not fit together; see [`check_teacher`] and [`check_dataset`].
+        ValueError: Student, teacher, options or data do not fit together; see [`check_run`].
     """
 
     # Every part is a mean over its batch, so the Trainer has to divide by the number of accumulated batches.
@@ -74,13 +74,7 @@ class DistillationTrainer(RunFolderTrainer):
             teacher, teacher_processing_class = load_teacher(teacher)
         if kwargs.get("compute_loss_func") is not None:
             raise ValueError("`compute_loss_func` has no effect: the loss is that of the method")
-        check_model(model, "student")
-        if teacher is not None:
-            check_model(teacher, "teacher")
-        num_labels: int = cast(Any, model).config.num_labels
-        check_teacher(model, teacher, args)
-        check_dataset(train_dataset, model, "train_dataset")
-        check_dataset(eval_dataset, model, "eval_dataset")
+        check_run(model, teacher, args, train_dataset, eval_dataset)
         self._prepare_heads(model, teacher, args, shared_head_from)
         self.identity = run_identity(model, teacher, shared_head_from, args, (train_dataset, eval_dataset))
         self.objective: DistillationObjective = DistillationObjective(args.loss_weights, args.temperature)
@@ -95,7 +89,7 @@ class DistillationTrainer(RunFolderTrainer):
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
-            compute_metrics=compute_metrics or ClassificationMetrics(num_labels),
+            compute_metrics=compute_metrics or ClassificationMetrics(cast(Any, model).config.num_labels),
             **kwargs,
         )
         self._refuse_backends()
