@@ -7,6 +7,7 @@ from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher
 
 from headshare_hf import DistillationTrainer, HeadShareModel, StudentHeadStages
 from headshare_hf.trainer import METHODS, get_method, reference_weights
+from headshare_hf.trainer.runs import attach_head_similarity
 from headshare_hf.trainer.teacher import FrozenTeacher, InputAdapter
 
 
@@ -105,7 +106,10 @@ def test_plain_kd_takes_a_teacher_with_any_kind_of_classifier(tmp_path):
     )  # fmt: skip
     teacher = DeiTForImageClassificationWithTeacher(config)
     args = arguments(tmp_path / "kd", method="kd", max_steps=1)
-    DistillationTrainer(resnet(), args, teacher=teacher, train_dataset=ToyImages(16)).train()
+    trainer = DistillationTrainer(resnet(), args, teacher=teacher, train_dataset=ToyImages(16))
+    attach_head_similarity(trainer, teacher)
+    trainer.train()
+    assert not any("head_cosine_mean" in row for row in trainer.state.log_history)
     with pytest.raises(ValueError, match="has no classifier that can be shared"):
         DistillationTrainer(resnet(), arguments(tmp_path / "th", method="th_kd"), teacher=teacher)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import nn
 
-from ..models import find_classifier
 from . import run_folder
 from .callbacks import HeadSimilarityCallback
 from .checkpointing import load_weights
@@ -141,10 +140,18 @@ def run_student_head_kd(
 
 
 def attach_head_similarity(trainer: DistillationTrainer, reference: nn.Module) -> None:
-    """Adds a [`HeadSimilarityCallback`] that writes into the run's folder, where the two heads have the same shape."""
-    if find_classifier(reference).weight.shape == find_classifier(trainer.student).weight.shape:
+    """
+    Adds a [`HeadSimilarityCallback`] that writes into the run's folder, where there are two heads to compare.
+
+    Plain KD takes teachers without a shareable classifier, and embeddings may differ in width: nothing is added then.
+    """
+    try:
         plot = trainer.folder / "head_similarity.png"
-        trainer.add_callback(HeadSimilarityCallback(trainer, reference, plot=plot))
+        callback = HeadSimilarityCallback(trainer, reference, plot=plot)
+    except ValueError as reason:
+        logger.info("head similarity is not logged: %s", reason)
+    else:
+        trainer.add_callback(callback)
 
 
 def _plain_model(trainer: DistillationTrainer) -> Any:
