@@ -91,19 +91,6 @@ def test_infinite_scores_are_ranked():
     assert counts.compute()["accuracy"] == 0.5
 
 
-def test_merged_parts_equal_the_whole():
-    logits, labels = scores()
-    first, second = counted(logits[:150], labels[:150]), counted(logits[150:], labels[150:])
-    first.merge(second)
-    assert first.compute() == counted(logits, labels).compute()
-
-
-@pytest.mark.parametrize("other", [ClassificationCounts(NUM_LABELS, (1,)), ClassificationCounts(NUM_LABELS + 1)])
-def test_other_counts_cannot_be_merged(other):
-    with pytest.raises(ValueError, match=r"counts of \d+ classes at k=.* cannot be added to counts of 11 classes"):
-        ClassificationCounts(NUM_LABELS).merge(other)
-
-
 def test_predicted_classes_give_the_same_top1():
     logits, labels = scores()
     counts = ClassificationCounts(NUM_LABELS, ks=(1,))

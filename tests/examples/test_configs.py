@@ -3,14 +3,16 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 from toys import resnet
 
 from headshare_hf import HeadShareImageProcessor
+from headshare_hf.trainer import load_classifier
 from headshare_hf.trainer.card import write_card
-from headshare_hf.trainer.recipe import run_recipe
-from headshare_hf.trainer.recipe_arguments import parse_recipe
+from headshare_hf.trainer.recipe import build_data, run_recipe
+from headshare_hf.trainer.recipe_arguments import DataArguments, parse_recipe
 
 
 CONFIGS = Path(__file__).parents[2] / "examples" / "configs"
@@ -94,3 +96,40 @@ def test_the_cifar_recipes_have_the_schedule_of_the_reference():
         if recipe.teacher is not None:
             trained = CONFIGS / "cifar100" / f"train_{Path(recipe.teacher.name_or_path).name}.yaml"
             assert yaml.safe_load(trained.read_text())["training"]["output_dir"] == recipe.teacher.name_or_path
+
+
+def test_the_middle_run_of_sh_kd_alone_keeps_the_shared_head(images, teachers, tmp_path):
+    student = teachers("resnet8")
+    options = {
+        "student.backbone": "resnet14",
+        "student.shared_head_from": student,
+        "data.name": str(images),
+        "training.output_dir": str(tmp_path),
+        "training.max_steps": 2,
+        "training.use_cpu": "true",
+    }
+    trainer, _ = run_recipe(
+        parse_recipe([part for key, value in options.items() for part in (f"--{key}", str(value))])
+    )
+    shared = load_classifier(student).classifier
+    assert torch.equal(trainer.student.classifier.weight, shared.weight)
+    assert torch.equal(trainer.student.classifier.bias, shared.bias)
+
+
+def test_a_shared_teacher_without_the_chain_is_refused(images, tmp_path):
+    options = ["--student.backbone", "resnet8", "--shared_teacher.backbone", "resnet14", "--data.name", str(images)]
+    recipe = parse_recipe([*options, "--training.output_dir", str(tmp_path), "--training.use_cpu", "true"])
+    with pytest.raises(ValueError, match="section `shared_teacher` has no effect without section `sh_kd`"):
+        run_recipe(recipe)
+
+
+def _validation_images(folder, seed, split_seed=0):
+    data = DataArguments(name=str(folder), validation_fraction=0.34, image_size=16, split_seed=split_seed)
+    validation = build_data(data, seed).evaluation
+    return torch.stack([validation[row]["pixel_values"] for row in range(len(validation))])
+
+
+def test_the_validation_split_does_not_follow_the_training_seed(images):
+    first = _validation_images(images, seed=1)
+    assert all(torch.equal(_validation_images(images, seed), first) for seed in range(2, 6))
+    assert not all(torch.equal(_validation_images(images, 1, split_seed), first) for split_seed in range(1, 6))

@@ -90,21 +90,6 @@ class ClassificationCounts:
             self._check_range(numbers, name)
         self._count(labels.long(), (predictions != labels).long())
 
-    def merge(self, other: "ClassificationCounts") -> None:
-        """
-        Adds what `other` counted, e.g. on another part of the images.
-
-        Raises:
-            ValueError: `other` counts other classes or another `ks`.
-        """
-        if (other.num_labels, other.ks) != (self.num_labels, self.ks):
-            raise ValueError(
-                f"counts of {other.num_labels} classes at k={other.ks} cannot be added to counts of {self.num_labels} "
-                f"classes at k={self.ks}"
-            )
-        self.seen += other.seen
-        self.correct += other.correct
-
     def grow(self, num_labels: int) -> None:
         """
         Makes room for further classes, for callers that learn their number on the way.

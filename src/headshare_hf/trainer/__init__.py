@@ -6,7 +6,7 @@ from .meter import NonFiniteLossError
 from .methods import METHODS, Method, get_method, reference_weights
 from .run_folder import RunFolderError, is_finished, last_checkpoint
 from .runs import StudentHeadStages, run_or_reuse, run_student_head_kd
-from .teacher import load_teacher
+from .teacher import load_classifier, load_teacher
 from .trainer import DistillationTrainer
 
 
@@ -22,6 +22,7 @@ __all__ = [
     "get_method",
     "is_finished",
     "last_checkpoint",
+    "load_classifier",
     "load_teacher",
     "reference_weights",
     "run_or_reuse",
