@@ -17,6 +17,8 @@ from headshare_hf.models.backbones import BACKBONES, check_backbone_name, create
 
 ARCHITECTURES = json.loads(golden_path("architectures.json").read_text())
 NAMES = list(ARCHITECTURES)
+# Those of the face networks are tested in test_backbones_face.py.
+FACES = list(json.loads(golden_path("face/architectures.json").read_text()))
 ONE_OF_EACH = ["resnet8", "resnet8x4", "ResNet50", "wrn_16_2", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2"]
 STORED = {"resnet8": "fc", "resnet20": "fc", "resnet8x4": "fc", "wrn_16_1": "fc", "MobileNetV2": "classifier.0"}
 
@@ -31,8 +33,8 @@ def _batch(size, channels=3, batch_size=2):
 
 
 def test_table_has_the_networks_of_the_reference():
-    assert backbone_names() == NAMES == list(BACKBONES)
-    assert len(NAMES) == 22
+    assert backbone_names() == NAMES + FACES == list(BACKBONES)
+    assert (len(NAMES), len(FACES)) == (22, 7)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -238,10 +240,10 @@ def test_unknown_name(function, name, nearest):
     assert message.startswith(f"unknown backbone {name!r}; nearest: ")
     nearest_given, families = message.split("; nearest: ")[1].split("; all: ")
     assert nearest in nearest_given.split(", ")
-    assert families == ", ".join(NAMES) + ", timm/<name of a timm model>"
+    assert families == ", ".join(NAMES + FACES) + ", timm/<name of a timm model>"
 
 
-@pytest.mark.parametrize("name", [*NAMES, "timm/vit_tiny_patch16_224", "timm/resnet18.a1_in1k"])
+@pytest.mark.parametrize("name", [*NAMES, *FACES, "timm/vit_tiny_patch16_224", "timm/resnet18.a1_in1k"])
 def test_known_name(name):
     check_backbone_name(name)
 

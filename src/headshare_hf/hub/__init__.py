@@ -10,7 +10,7 @@ from .card_fields import (
     CardTeacher,
     CardTraining,
 )
-from .convert import convert_state_dict
+from .convert import convert_backbone_state_dict, convert_state_dict
 
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "CardResult",
     "CardTeacher",
     "CardTraining",
+    "convert_backbone_state_dict",
     "convert_state_dict",
     "render_card",
 ]

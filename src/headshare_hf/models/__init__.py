@@ -3,7 +3,9 @@
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
 
 from .backbones import backbone_names
+from .class_centers import CENTERS_FILE, find_class_centers, load_class_centers
 from .configuration_headshare import HeadShareConfig
+from .heads import IGNORED_LABEL, CosineHead
 from .image_processing_headshare import HeadShareImageProcessor
 from .modeling_headshare import LOADING_PROBLEMS, HeadShareForImageClassification, HeadShareModel
 from .sharing import check_head_fits, check_label_maps, embedding_tap, find_classifier, share_head
@@ -15,7 +17,10 @@ AutoModelForImageClassification.register(HeadShareConfig, HeadShareForImageClass
 AutoImageProcessor.register(HeadShareConfig, image_processor_classes={"torchvision": HeadShareImageProcessor})
 
 __all__ = [
+    "CENTERS_FILE",
+    "IGNORED_LABEL",
     "LOADING_PROBLEMS",
+    "CosineHead",
     "HeadShareConfig",
     "HeadShareForImageClassification",
     "HeadShareImageProcessor",
@@ -24,6 +29,8 @@ __all__ = [
     "check_head_fits",
     "check_label_maps",
     "embedding_tap",
+    "find_class_centers",
     "find_classifier",
+    "load_class_centers",
     "share_head",
 ]

@@ -51,3 +51,6 @@ class Backbone(nn.Module):
         into no-ops for tensors that were read from the checkpoint.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement reset_parameters")
+
+    def freeze_constants(self) -> None:
+        """Freezes the parameters that the network's authors never train; most networks have none."""

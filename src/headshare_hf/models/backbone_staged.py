@@ -64,7 +64,7 @@ class StagedBackbone(Backbone):
     Base class of the convolutional networks: stages one after the other, then the mean over all positions.
 
     A subclass sets `num_channels` and `min_size` (its total stride: below that, a stage has no full cell left to work
-    on) and implements `forward_stages`.
+    on) and implements `forward_stages`. One that makes its embedding otherwise overrides `check_images` and `pool`.
 
     Args:
         num_channels (`int`): Channels of the input images.
@@ -83,14 +83,21 @@ class StagedBackbone(Backbone):
             output_hidden_states (`bool`, *optional*, defaults to `False`): Also return the stage outputs.
 
         Raises:
-            ValueError: Another number of channels, or an image smaller than `min_size`.
+            ValueError: Another number of channels, or images of a size that this network does not take.
         """
-        check_pixel_values(pixel_values, self.num_channels, self.min_size)
+        self.check_images(pixel_values)
         maps = StageMaps(wanted=output_hidden_states)
-        final_map = self.forward_stages(pixel_values, maps)
+        return maps.output(self.pool(self.forward_stages(pixel_values, maps)))
+
+    def check_images(self, pixel_values: torch.Tensor) -> None:
+        """Checks channels and least size."""
+        check_pixel_values(pixel_values, self.num_channels, self.min_size)
+
+    def pool(self, final_map: torch.Tensor) -> torch.Tensor:
+        """Maps the last stage's `(batch_size, num_features, height, width)` to the embedding."""
         # The mean over whatever size is left, so that other image sizes than the papers' work too. The pooling kernel
         # sums in another order than `mean`, and at 32 pixels in that of the reference: training agrees bit for bit.
-        return maps.output(F.avg_pool2d(final_map, final_map.shape[-2:]).flatten(1))
+        return F.avg_pool2d(final_map, final_map.shape[-2:]).flatten(1)
 
     def forward_stages(self, pixel_values: torch.Tensor, maps: StageMaps) -> torch.Tensor:
         """Runs the stages, adds each output to `maps`, returns the map to pool, `(batch_size, num_features, h, w)`."""
@@ -101,7 +108,7 @@ class StagedBackbone(Backbone):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 self.init_conv(module)
-            elif isinstance(module, nn.BatchNorm2d):
+            elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 reset_batch_norm(module)
 
     def init_conv(self, conv: nn.Conv2d) -> None:
@@ -111,7 +118,7 @@ class StagedBackbone(Backbone):
             nn.init.zeros_(conv.bias)
 
 
-def reset_batch_norm(norm: nn.BatchNorm2d) -> None:
+def reset_batch_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
     """
     Makes a batch normalisation the identity: scale 1, shift 0, running mean 0 and variance 1.
 

@@ -9,6 +9,8 @@ from typing import Any
 import timm
 
 from .backbone import Backbone
+from .backbone_iresnet import IResNet
+from .backbone_mobilefacenet import MobileFaceNet, MobileFaceNetPaper
 from .backbone_mobilenetv2 import MobileNetV2
 from .backbone_resnet import CifarResNet, ResNet50
 from .backbone_shufflenet import ShuffleV1, ShuffleV2
@@ -46,7 +48,17 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "MobileNetV2": MobileNetV2,
     "ShuffleV1": ShuffleV1,
     "ShuffleV2": ShuffleV2,
+    "mobilefacenet": partial(MobileFaceNet, 2),
+    "mobilefacenet_1x": partial(MobileFaceNet, 1),
+    "mobilefacenet_112x96": MobileFaceNetPaper,
+    "iresnet18": partial(IResNet, (2, 2, 2, 2)),
+    "iresnet34": partial(IResNet, (3, 4, 6, 3)),
+    "iresnet50": partial(IResNet, (3, 4, 14, 3)),
+    "iresnet100": partial(IResNet, (3, 13, 30, 3)),
 }
+
+# What `HeadShareConfig` has fields for; a network takes them where its signature names them.
+_FIELDS = ("num_channels", "image_size", "num_features")
 
 
 def backbone_names() -> list[str]:
@@ -69,14 +81,25 @@ def check_backbone_name(name: str) -> None:
     raise ValueError(f"unknown backbone {name!r}; nearest: {nearest}; all: {everything}")
 
 
-def create_backbone(name: str, num_channels: int = 3, **kwargs: Any) -> Backbone:
+def create_backbone(
+    name: str,
+    num_channels: int = 3,
+    image_size: int | list[int] | None = None,
+    embedding_size: int | None = None,
+    **kwargs: Any,
+) -> Backbone:
     """
     Builds a backbone with random weights.
 
     Args:
         name (`str`): One of `backbone_names()`, or `timm/<name of a timm model>`.
         num_channels (`int`, *optional*, defaults to 3): Channels of the input images.
-        kwargs (keyword arguments): `drop_rate` for a WRN; timm's own for a timm model.
+        image_size (`int` or `list[int]`, *optional*):
+            Pixels of one side, or height and width, for the face networks, which are built for one size; the others do
+            not depend on it. `None` takes the size of the published weights.
+        embedding_size (`int`, *optional*):
+            Width of the embedding for the face networks; that of the others is fixed. `None` takes the network's own.
+        kwargs (keyword arguments): `drop_rate` for a WRN, `dropout` for an IResNet; timm's own for a timm model.
 
     Raises:
         ValueError: Names the unknown backbone, or the keyword that it does not take and those that it does.
@@ -85,11 +108,14 @@ def create_backbone(name: str, num_channels: int = 3, **kwargs: Any) -> Backbone
     if name.startswith(TIMM_PREFIX):
         return TimmBackbone(name.removeprefix(TIMM_PREFIX), num_channels, **kwargs)
     factory = BACKBONES[name]
-    allowed = [keyword for keyword in inspect.signature(factory).parameters if keyword != "num_channels"]
+    parameters = inspect.signature(factory).parameters
+    allowed = [keyword for keyword in parameters if keyword not in _FIELDS]
     unknown = [keyword for keyword in kwargs if keyword not in allowed]
     if unknown:
         raise ValueError(
             f"{name} does not take the keyword {', '.join(unknown)} (`backbone_kwargs`); allowed: "
             f"{', '.join(allowed) or 'none'}"
         )
-    return factory(num_channels=num_channels, **kwargs)
+    fields = dict(zip(_FIELDS, (num_channels, image_size, embedding_size), strict=True))
+    given = {key: value for key, value in fields.items() if key in parameters and value is not None}
+    return factory(**given, **kwargs)

@@ -10,8 +10,9 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .backbones import create_backbone
+from .class_centers import CENTERS_FILE, find_class_centers, load_class_centers, save_class_centers
 from .configuration_headshare import HeadShareConfig
-from .heads import create_head, create_projector
+from .heads import IGNORED_LABEL, CosineHead, create_head, create_projector
 
 
 # Bytes; what torch allocates on the CPU starts at a multiple of it.
@@ -86,6 +87,7 @@ class HeadSharePreTrainedModel(PreTrainedModel):
         model, info = cast(Any, super()).from_pretrained(
             pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
         )
+        model._load_rest(pretrained_model_name_or_path, info, kwargs)
         problems = [
             f"{kind.replace('_', ' ')}: {sorted(map(str, info[kind]))}" for kind in LOADING_PROBLEMS if info[kind]
         ]
@@ -96,7 +98,12 @@ class HeadSharePreTrainedModel(PreTrainedModel):
                 "was saved from, or convert it with `headshare_hf.hub.convert_state_dict`."
             )
         _align(model)
+        # transformers makes every tensor that it has read trainable.
+        model.base_model.backbone.freeze_constants()
         return (model, info) if wants_info else model
+
+    def _load_rest(self, name_or_path: Any, info: dict[str, Any], options: dict[str, Any]) -> None:
+        """Reads what a checkpoint keeps in further files, and takes it off `info["missing_keys"]`."""
 
 
 def _align(model: nn.Module) -> None:
@@ -126,7 +133,10 @@ class HeadShareModel(HeadSharePreTrainedModel):
 
     def __init__(self, config: HeadShareConfig) -> None:
         super().__init__(config)
-        self.backbone = create_backbone(config.backbone, config.num_channels, **(config.backbone_kwargs or {}))
+        own_width = config.embedding_size if config.projector is None else None
+        self.backbone = create_backbone(
+            config.backbone, config.num_channels, config.image_size, own_width, **(config.backbone_kwargs or {})
+        )
         width = self.backbone.num_features
         self.projector: nn.Module | None = None
         if config.projector is not None:
@@ -169,9 +179,37 @@ class HeadShareForImageClassification(HeadSharePreTrainedModel):
         super().__init__(config)
         self.headshare = HeadShareModel(config)
         self.classifier = create_head(
-            config.head_type, self.headshare.embedding_size, config.num_labels or 0, config.head_scale
+            config.head_type,
+            self.headshare.embedding_size,
+            config.num_labels or 0,
+            # Filled in by the configuration where it was not given.
+            cast(float, config.head_scale),
+            config.head_margin,
+            config.head_gradient,
         )
         self.post_init()
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """
+        As `PreTrainedModel.save_pretrained`. Class centers (every head but the linear one) go to a file of their own,
+        `class_centers.safetensors`, which [`HeadShareModel`] never fetches.
+        """
+        if isinstance(self.classifier, CosineHead):
+            state_dict = kwargs.pop("state_dict", None) or self.state_dict()
+            if kwargs.get("is_main_process", True):
+                kwargs["state_dict"] = save_class_centers(state_dict, save_directory)
+        super().save_pretrained(save_directory, *args, **kwargs)
+
+    def _get_files_timestamps(self, working_dir: Any) -> dict[str, float]:
+        # transformers asks which files were there before it saves, to upload the others; the centers come first here.
+        timestamps = super()._get_files_timestamps(working_dir)
+        return {name: time for name, time in timestamps.items() if name != CENTERS_FILE}
+
+    def _load_rest(self, name_or_path: Any, info: dict[str, Any], options: dict[str, Any]) -> None:
+        if isinstance(self.classifier, CosineHead) and "classifier.weight" in info["missing_keys"]:
+            path = find_class_centers(name_or_path, options)
+            if path is not None:
+                info["missing_keys"] = load_class_centers(self, path, set(info["missing_keys"]))
 
     def forward(
         self,
@@ -184,14 +222,20 @@ class HeadShareForImageClassification(HeadSharePreTrainedModel):
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
                 Images as [`HeadShareImageProcessor`] returns them.
-            labels (`torch.Tensor` of shape `(batch_size,)`, *optional*): Class numbers; adds `loss` to the output.
+            labels (`torch.Tensor` of shape `(batch_size,)`, *optional*):
+                Class numbers, -1 for images to leave out; adds `loss` to the output, with the margin in training mode.
             output_hidden_states (`bool`, *optional*): Also return the stage outputs.
             return_dict (`bool`, *optional*, defaults to `True`): `False` returns a tuple without the empty entries.
         """
         features = self.headshare(pixel_values, output_hidden_states=output_hidden_states)
         logits = self.classifier(features.embeddings)
-        loss = None if labels is None else F.cross_entropy(logits.float(), labels)
+        loss = None if labels is None else self._loss(logits, labels, features.embeddings)
         output = HeadShareImageClassifierOutput(
             loss, logits, features.embeddings, features.hidden_states, features.pre_activations
         )
         return output if return_dict is not False else output.to_tuple()
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+        if self.training and isinstance(self.classifier, CosineHead):
+            logits = self.classifier.margin_logits(logits, labels, embeddings)
+        return F.cross_entropy(logits.float(), labels, ignore_index=IGNORED_LABEL)

@@ -1,0 +1,81 @@
+"""Class centers lie in their own file: the embedding network never reads them, the classifier always does."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from toys import assert_same, resnet, snapshot
+
+from headshare_hf import HeadShareForImageClassification, HeadShareModel
+from headshare_hf.models import CENTERS_FILE
+
+
+HEADS = ["cosine", "arcface", "cosface", "adaface"]
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_the_centers_are_in_their_own_file(kind, tmp_path):
+    model = resnet(head_type=kind)
+    with torch.no_grad():
+        for buffer in model.classifier.buffers():
+            buffer.add_(1)
+    model.save_pretrained(tmp_path)
+    assert not any(name.startswith("classifier") for name in load_file(tmp_path / "model.safetensors"))
+    assert all(name.startswith("classifier.") for name in load_file(tmp_path / CENTERS_FILE))
+    again, info = HeadShareForImageClassification.from_pretrained(tmp_path, output_loading_info=True)
+    assert_same(snapshot(again), snapshot(model))
+    assert not info["missing_keys"]
+
+
+def test_the_embedding_network_does_not_need_them(tmp_path):
+    model = resnet(head_type="arcface", num_labels=1000).eval()
+    model.save_pretrained(tmp_path)
+    (tmp_path / CENTERS_FILE).unlink()
+    network = HeadShareModel.from_pretrained(tmp_path).eval()
+    images = torch.randn(2, 3, 16, 16)
+    assert torch.equal(network(images).embeddings, model(images).embeddings)
+    assert not any("classifier" in name for name in network.state_dict())
+    with pytest.raises(ValueError, match=r"missing keys: \['classifier.weight'\]"):
+        HeadShareForImageClassification.from_pretrained(tmp_path)
+
+
+def test_a_linear_head_stays_with_the_weights(tmp_path):
+    resnet().save_pretrained(tmp_path)
+    assert not (tmp_path / CENTERS_FILE).exists()
+
+
+def test_weights_with_the_centers_inside_are_read_too(tmp_path):
+    model = resnet(head_type="arcface")
+    model.save_pretrained(tmp_path)
+    (tmp_path / CENTERS_FILE).unlink()
+    save_file(model.state_dict(), tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert_same(snapshot(HeadShareForImageClassification.from_pretrained(tmp_path)), snapshot(model))
+
+
+@pytest.mark.parametrize(
+    "change, message", [("shape", r"has shape \(7, 64\), but the model has \(5, 64\)"), ("name", "no such tensor")]
+)
+def test_centers_of_another_model_are_refused(change, message, tmp_path):
+    resnet(head_type="arcface").save_pretrained(tmp_path)
+    name = "classifier.weight" if change == "shape" else "classifier.bias"
+    save_file({name: torch.zeros(7, 64)}, tmp_path / CENTERS_FILE)
+    with pytest.raises(ValueError, match=message):
+        HeadShareForImageClassification.from_pretrained(tmp_path)
+
+
+def test_an_upload_takes_the_centers_along(tmp_path):
+    """transformers uploads what is newer than before saving; the centers are written first."""
+    model = resnet(head_type="arcface")
+    model.save_pretrained(tmp_path)
+    assert CENTERS_FILE not in model._get_files_timestamps(tmp_path)
+    assert "config.json" in model._get_files_timestamps(tmp_path)
+
+
+def test_many_classes_without_names_do_not_fill_the_configuration(tmp_path):
+    model = resnet(head_type="arcface", num_labels=2000)
+    model.save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    assert content["num_labels"] == 2000 and "id2label" not in content
+    again = HeadShareForImageClassification.from_pretrained(tmp_path)
+    assert again.config.id2label == model.config.id2label and again.config.label2id == model.config.label2id
