@@ -13,6 +13,7 @@ from headshare_hf.losses import (
     embedding_loss,
     kd_loss,
 )
+from headshare_hf.models.heads import create_head
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +142,68 @@ def test_wrong_options_are_refused():
     batch.teacher_logits = None
     with pytest.raises(ValueError, match="was not given the teacher's output"):
         DistillationObjective(LossWeights(kd=1.0))(batch)
+
+
+def test_images_without_label_are_left_out():
+    logits, labels = torch.randn(4, 3), torch.tensor([0, -1, 2, -1])
+    torch.testing.assert_close(cross_entropy(logits, labels), cross_entropy(logits[[0, 2]], labels[[0, 2]]))
+    nothing = cross_entropy(logits.requires_grad_(), torch.full((4,), -1))
+    nothing.backward()
+    assert nothing == 0 and not logits.grad.any()
+
+
+def test_l2_distance_is_that_of_the_embeddings_as_they_are():
+    student, teacher = torch.tensor([[3.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    assert embedding_loss(student, teacher, "l2") == (4 + 1) / 2
+    assert embedding_loss(student[:1], teacher[:1]) == 0
+
+
+def _cosine_batch() -> ObjectiveInputs:
+    generator = torch.Generator().manual_seed(0)
+    own, teacher = create_head("arcface", 8, 5, 64.0, 0.5), create_head("cosface", 6, 5, 32.0, 0.2)
+    embeddings, shared = torch.randn(3, 8, generator=generator), torch.randn(3, 6, generator=generator)
+    return ObjectiveInputs(
+        labels=torch.tensor([0, 1, 4]),
+        logits=own(embeddings),
+        own_head=own,
+        own_embeddings=embeddings,
+        embeddings=shared,
+        teacher_logits=teacher(torch.randn(3, 6, generator=generator)),
+        teacher_head=teacher,
+        teacher_classifier=teacher,
+    )
+
+
+def test_each_cross_entropy_has_the_margin_of_its_head_and_the_kl_has_none():
+    batch = _cosine_batch()
+    parts = DistillationObjective(LossWeights(1, 1, 1, 1), temperature=8.0)(batch)
+    own = batch.own_head.margin_logits(batch.logits, batch.labels, batch.own_embeddings)
+    shared = batch.teacher_head(batch.embeddings)
+    harder = batch.teacher_head.margin_logits(shared, batch.labels, batch.embeddings)
+    torch.testing.assert_close(parts["ce"], cross_entropy(own, batch.labels))
+    torch.testing.assert_close(parts["teacher_head_ce"], cross_entropy(harder, batch.labels))
+    torch.testing.assert_close(parts["kd"], kd_loss(batch.logits, batch.teacher_logits, 8.0))
+    torch.testing.assert_close(parts["teacher_head"], kd_loss(shared, batch.teacher_logits, 8.0))
+    assert parts["ce"] > cross_entropy(batch.logits, batch.labels)
+
+
+def test_kd_scale_is_the_scale_of_both_cosines():
+    """Written out on cosines: heads of scale 64 and 32 both become heads of scale 10."""
+    batch = _cosine_batch()
+    parts = DistillationObjective(LossWeights(kd=1, teacher_head=1), kd_scale=10.0)(batch)
+    target = (10 * batch.teacher_logits / 32).softmax(1)
+    for name, cosines, scale in (
+        ("kd", batch.logits / 64, 64),
+        ("teacher_head", batch.teacher_head(batch.embeddings) / 32, 32),
+    ):
+        divergence = (target * (target.log() - (10 * cosines).log_softmax(1))).sum(1).mean()
+        torch.testing.assert_close(parts[name], divergence * (scale / 10) ** 2, rtol=1e-4, atol=1e-5)
+
+
+def test_wrong_scales_and_distances_are_refused():
+    with pytest.raises(ValueError, match="`kd_scale` is -1.0"):
+        DistillationObjective(LossWeights(ce=1.0), kd_scale=-1.0)
+    with pytest.raises(ValueError, match="`embedding_distance` is 'l1'; allowed: cosine, l2"):
+        DistillationObjective(LossWeights(ce=1.0), embedding_distance="l1")
+    with pytest.raises(ValueError, match="`kd_scale` needs cosine heads, not NoneType"):
+        DistillationObjective(LossWeights(kd=1.0), kd_scale=8.0)(_batch())

@@ -24,6 +24,8 @@ from headshare_hf.trainer.teacher import FrozenTeacher, InputAdapter
         ({"student_head": "teacher"}, "`student_head` is 'teacher'; allowed: own"),
         ({"projector": "mlp"}, "`projector` is 'mlp'; allowed"),
         ({"teacher_precision": "half"}, "`teacher_precision` is 'half'; allowed"),
+        ({"embedding_distance": "l1"}, "`embedding_distance` is 'l1'; allowed: cosine, l2"),
+        ({"kd_scale": 0.0}, "`kd_scale` is 0.0; it must be positive"),
         ({"eval_teacher_head_weight": 2.0}, "`eval_teacher_head_weight` is 2.0"),
         ({"lr_decay_epochs": [1], "max_steps": 5}, "cannot be combined with `max_steps`"),
         ({"lr_decay_rate": 0.0}, "`lr_decay_rate` is 0.0"),
@@ -39,7 +41,9 @@ def test_wrong_arguments_name_the_field(fields, message, tmp_path):
 def test_every_row_of_the_table_has_a_summary_and_valid_weights(tmp_path):
     for name, row in METHODS.items():
         assert get_method(name) is row and row.summary and row.source
-        assert arguments(tmp_path, method=name).loss_weights.trains_own_head
+        args = arguments(tmp_path, method=name)
+        assert args.loss_weights.trains_own_head or args.student_head == "teacher_frozen"
+        assert args.student_head == row.student_head
     assert arguments(tmp_path, method="th_kd", kd_weight=2.0).loss_weights.kd == 2.0
     coupled = arguments(tmp_path, method="kd", ce_weight=1.0, kd_weight=2.0, alpha_th=0.25).loss_weights
     assert (coupled.ce, coupled.kd, coupled.teacher_head, coupled.teacher_head_ce) == (0.75, 1.5, 0.5, 0.25)
@@ -69,6 +73,25 @@ def test_every_row_of_the_table_has_a_summary_and_valid_weights(tmp_path):
             {"method": "th_kd", "projector": "linear", "student_head": "teacher_frozen"},
             r"build the student with `HeadShareConfig\(embedding_size=256, projector='linear'\)`",
         ),
+        (
+            lambda: resnet(head_type="cosine"),
+            resnet,
+            {"method": "kd", "kd_scale": 8.0},
+            "needs cosine heads, but that of the teacher is a Linear; use `temperature`",
+        ),
+        (
+            resnet,
+            lambda: resnet(head_type="cosine"),
+            {"method": "kd", "kd_scale": 8.0},
+            "needs cosine heads, but that of the student is a Linear",
+        ),
+        (
+            lambda: resnet(head_type="cosine"),
+            lambda: resnet(head_type="cosine"),
+            {"method": "embedding", "kd_scale": 8.0},
+            "`kd_scale` has no effect: the method has no KL part",
+        ),
+        (resnet, None, {"method": "inherited"}, "method 'inherited' .* needs a `teacher`"),
         (lambda: resnet().bfloat16(), None, {}, "the student holds .* in half precision"),
         (lambda: HeadShareModel(resnet().config), None, {}, "the student is a HeadShareModel"),
         (resnet, lambda: torch.nn.Linear(3, 5), {"method": "kd"}, "the teacher is a bare Linear"),

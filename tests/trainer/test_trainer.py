@@ -9,7 +9,8 @@ from headshare_hf.models import find_classifier
 from headshare_hf.trainer import HeadSimilarityCallback, NonFiniteLossError
 
 
-METHODS = ["plain", "kd", "th_kd", "th_kd_coupled", "kde", "th_kde", "sh_kd"]
+METHODS = ["plain", "kd", "th_kd", "th_kd_coupled", "kde", "th_kde", "embedding", "sh_kd"]
+INHERITING = ["inherited", "embedding_only"]
 
 
 def _distill(tmp_path, model=None, teacher=None, **fields):

@@ -1,12 +1,13 @@
 """Losses, one per file, and the objective that adds them up."""
 
 from .cross_entropy import cross_entropy
-from .embedding import embedding_loss
+from .embedding import DISTANCES, embedding_loss
 from .kd import kd_loss
 from .objective import DistillationObjective, LossWeights, ObjectiveInputs
 
 
 __all__ = [
+    "DISTANCES",
     "DistillationObjective",
     "LossWeights",
     "ObjectiveInputs",

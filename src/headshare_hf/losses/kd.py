@@ -4,7 +4,12 @@ import torch
 from torch.nn import functional as F
 
 
-def kd_loss(student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float) -> torch.Tensor:
+def kd_loss(
+    student_logits: torch.Tensor,
+    teacher_logits: torch.Tensor,
+    temperature: float,
+    teacher_temperature: float | None = None,
+) -> torch.Tensor:
     """
     T² · KL(softmax(teacher / T) ‖ softmax(student / T)), averaged over the batch (Hinton et al., arXiv 1503.02531).
 
@@ -17,10 +22,13 @@ def kd_loss(student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperat
         student_logits (`torch.Tensor` of shape `(batch_size, num_labels)`): Logits that learn.
         teacher_logits (`torch.Tensor` of shape `(batch_size, num_labels)`): Logits that teach; no gradient goes there.
         temperature (`float`): T, unitless.
+        teacher_temperature (`float`, *optional*):
+            Another T for the teacher's logits, where they have another scale than the student's. The factor stays that
+            of the student.
 
     Returns:
         `torch.Tensor` of shape `()`.
     """
     student = F.log_softmax(student_logits.float() / temperature, dim=1)
-    teacher = F.softmax(teacher_logits.detach().float() / temperature, dim=1)
+    teacher = F.softmax(teacher_logits.detach().float() / (teacher_temperature or temperature), dim=1)
     return F.kl_div(student, teacher, reduction="batchmean") * temperature**2

@@ -5,9 +5,11 @@ from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 import torch
+from torch import nn
 
+from ..models import CosineHead
 from .cross_entropy import cross_entropy
-from .embedding import embedding_loss
+from .embedding import DISTANCES, embedding_loss
 from .kd import kd_loss
 
 
@@ -24,7 +26,7 @@ class LossWeights:
         kd (`float`): Softened KL of the student's own head.
         teacher_head (`float`): Softened KL of the teacher's head on the student's embedding.
         teacher_head_ce (`float`): Cross-entropy of the teacher's head on the student's embedding.
-        embedding (`float`): Squared distance of the unit embeddings.
+        embedding (`float`): Squared distance of the embeddings.
 
     Raises:
         ValueError: A weight is negative or not finite, or all are 0.
@@ -86,38 +88,59 @@ class ObjectiveInputs:
     Attributes:
         labels (`torch.Tensor` of shape `(batch_size,)`): Class numbers.
         logits (`torch.Tensor` of shape `(batch_size, num_labels)`): The student's own head.
+        own_head (`nn.Module`): That head, asked for its margin and its scale only.
+        own_embeddings (`torch.Tensor` of shape `(batch_size, own_size)`): What that head read.
         embeddings (`torch.Tensor` of shape `(batch_size, embedding_size)`):
             The student's embedding as the teacher's head reads it, after a projector if there is one.
         teacher_logits (`torch.Tensor` of shape `(batch_size, num_labels)`): The teacher's output.
         teacher_embeddings (`torch.Tensor` of shape `(batch_size, embedding_size)`): The teacher's embedding.
-        teacher_head (`Callable`): The teacher's classifier.
+        teacher_head (`Callable`): The teacher's classifier, as a function.
+        teacher_classifier (`nn.Module`): The teacher's classifier, asked for its margin and its scale only.
     """
 
     labels: torch.Tensor
     logits: torch.Tensor
+    own_head: nn.Module | None = None
+    own_embeddings: torch.Tensor | None = None
     embeddings: torch.Tensor | None = None
     teacher_logits: torch.Tensor | None = None
     teacher_embeddings: torch.Tensor | None = None
     teacher_head: Callable[[torch.Tensor], torch.Tensor] | None = None
+    teacher_classifier: nn.Module | None = None
 
 
 class DistillationObjective:
     """
-    Weighted sum of the parts.
+    Weighted sum of the parts. Cross-entropies are taken with the margin of their head, KL terms without.
 
     Args:
         weights ([`LossWeights`]): Weight of each part.
         temperature (`float`, *optional*, defaults to `4.0`): T of both KL terms, unitless.
+        kd_scale (`float`, *optional*):
+            Both KL terms compare softmax(kd_scale · cos): the temperature of a cosine head of scale s is then
+            s / kd_scale, in place of `temperature`.
+        embedding_distance (`str`, *optional*, defaults to `"cosine"`): See [`embedding_loss`].
 
     Raises:
-        ValueError: `temperature` is not positive.
+        ValueError: `temperature` or `kd_scale` is not positive, or there is no such distance.
     """
 
-    def __init__(self, weights: LossWeights, temperature: float = 4.0) -> None:
-        if not temperature > 0:
-            raise ValueError(f"`temperature` is {temperature}; it must be positive")
+    def __init__(
+        self,
+        weights: LossWeights,
+        temperature: float = 4.0,
+        kd_scale: float | None = None,
+        embedding_distance: str = "cosine",
+    ) -> None:
+        for name, value in (("temperature", temperature), ("kd_scale", kd_scale)):
+            if value is not None and not value > 0:
+                raise ValueError(f"`{name}` is {value}; it must be positive")
+        if embedding_distance not in DISTANCES:
+            raise ValueError(f"`embedding_distance` is {embedding_distance!r}; allowed: {', '.join(DISTANCES)}")
         self.weights = weights
         self.temperature = temperature
+        self.kd_scale = kd_scale
+        self.embedding_distance = embedding_distance
 
     def __call__(self, inputs: ObjectiveInputs) -> dict[str, torch.Tensor]:
         """
@@ -132,23 +155,44 @@ class DistillationObjective:
     def _parts(self, inputs: ObjectiveInputs) -> dict[str, torch.Tensor]:
         weights, parts = self.weights, {}
         if weights.ce:
-            parts["ce"] = cross_entropy(inputs.logits, inputs.labels)
+            logits = _with_margin(inputs.own_head, inputs.logits, inputs.labels, inputs.own_embeddings)
+            parts["ce"] = cross_entropy(logits, inputs.labels)
         if weights.kd:
-            parts["kd"] = kd_loss(inputs.logits, _given(inputs.teacher_logits), self.temperature)
+            parts["kd"] = self._kd(inputs.logits, inputs.own_head, inputs)
         if weights.needs_teacher_head:
             parts.update(self._teacher_head_parts(inputs))
         if weights.embedding:
-            parts["embedding"] = embedding_loss(_given(inputs.embeddings), _given(inputs.teacher_embeddings))
+            parts["embedding"] = embedding_loss(
+                _given(inputs.embeddings), _given(inputs.teacher_embeddings), self.embedding_distance
+            )
         return parts
+
+    def _kd(self, logits: torch.Tensor, head: nn.Module | None, inputs: ObjectiveInputs) -> torch.Tensor:
+        temperatures = self._temperature(head), self._temperature(inputs.teacher_classifier)
+        return kd_loss(logits, _given(inputs.teacher_logits), *temperatures)
+
+    def _temperature(self, head: nn.Module | None) -> float:
+        if self.kd_scale is None:
+            return self.temperature
+        if not isinstance(head, CosineHead):
+            raise ValueError(f"`kd_scale` needs cosine heads, not {type(head).__name__}; use `temperature`")
+        return head.scale / self.kd_scale
 
     def _teacher_head_parts(self, inputs: ObjectiveInputs) -> dict[str, torch.Tensor]:
         logits = _given(inputs.teacher_head)(_given(inputs.embeddings))
         parts = {}
         if self.weights.teacher_head:
-            parts["teacher_head"] = kd_loss(logits, _given(inputs.teacher_logits), self.temperature)
+            parts["teacher_head"] = self._kd(logits, inputs.teacher_classifier, inputs)
         if self.weights.teacher_head_ce:
+            logits = _with_margin(inputs.teacher_classifier, logits, inputs.labels, inputs.embeddings)
             parts["teacher_head_ce"] = cross_entropy(logits, inputs.labels)
         return parts
+
+
+def _with_margin(
+    head: nn.Module | None, logits: torch.Tensor, labels: torch.Tensor, embeddings: torch.Tensor | None
+) -> torch.Tensor:
+    return head.margin_logits(logits, labels, _given(embeddings)) if isinstance(head, CosineHead) else logits
 
 
 def _given(value: _T | None) -> _T:

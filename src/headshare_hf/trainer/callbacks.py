@@ -1,4 +1,4 @@
-"""Callbacks: the epoch of the augmentation, and the similarity of the two heads."""
+"""Callbacks: the epoch of the augmentation, verification, and the similarity of the two heads."""
 
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,24 @@ class EpochSeedCallback(TrainerCallback):
         dataset: Any = getattr(kwargs.get("train_dataloader"), "dataset", None)
         if hasattr(dataset, "set_epoch"):
             dataset.set_epoch(int(state.epoch or 0))
+
+
+class VerificationCallback(TrainerCallback):
+    """
+    Scores the student's embeddings on pairs of images after every epoch.
+
+    Args:
+        trainer ([`DistillationTrainer`]): With a `verifier`.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Called after the last step of an epoch."""
+        self._trainer.verify()
 
 
 class HeadSimilarityCallback(TrainerCallback):

@@ -137,7 +137,14 @@ def _teacher(model: nn.Module) -> CardTeacher:
 
 
 def _options(args: DistillationConfig) -> dict[str, Any]:
-    defaults = {"student_head": "own", "projector": None, "eval_teacher_head_weight": 0.0, "teacher_precision": "auto"}
+    defaults = {
+        "student_head": "own",
+        "kd_scale": None,
+        "embedding_distance": "cosine",
+        "projector": None,
+        "eval_teacher_head_weight": 0.0,
+        "teacher_precision": "auto",
+    }
     return {name: getattr(args, name) for name, value in defaults.items() if getattr(args, name) != value}
 
 

@@ -1,14 +1,20 @@
 """What is refused before the first step."""
 
+import logging
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..data import shared_identities
+from ..evaluation import Verifier
 from ..losses import LossWeights
-from ..models import HeadShareModel, check_head_fits, check_label_maps, find_classifier
+from ..models import CosineHead, HeadShareModel, check_head_fits, check_label_maps, find_classifier
 from .config import DistillationConfig
+
+
+logger = logging.getLogger(__name__)
 
 
 def check_run(
@@ -49,7 +55,23 @@ def check_teacher(student: nn.Module, teacher: nn.Module | None, args: Distillat
             "or leave the teacher out"
         )
     check_label_maps(teacher, student)
+    _check_scales(student, teacher, args)
     _check_embeddings(student, teacher, args, weights)
+
+
+def _check_scales(student: nn.Module, teacher: nn.Module, args: DistillationConfig) -> None:
+    weights = args.loss_weights
+    softened = weights.kd > 0 or weights.teacher_head > 0
+    if args.kd_scale is not None and not softened:
+        raise ValueError("`kd_scale` has no effect: the method has no KL part")
+    if args.kd_scale is None or not softened:
+        return
+    for role, model in (("teacher", teacher), *([("student", student)] if weights.kd > 0 else [])):
+        head = find_classifier(model)
+        if not isinstance(head, CosineHead):
+            raise ValueError(
+                f"`kd_scale` needs cosine heads, but that of the {role} is a {type(head).__name__}; use `temperature`"
+            )
 
 
 def _check_embeddings(student: nn.Module, teacher: nn.Module, args: DistillationConfig, weights: LossWeights) -> None:
@@ -93,6 +115,21 @@ def check_model(model: Any, role: str) -> None:
             f"the student holds {half[0]} and others in half precision; load it with `dtype=torch.float32` and choose "
             "the precision of the training with `bf16` or `fp16`"
         )
+
+
+def check_identities(verifier: Verifier, train_dataset: Any) -> None:
+    """
+    Warns where people of the verification sets are trained on: the result then says little about strangers.
+
+    It is a warning because published numbers are made that way too: MS-Celeb-1M shows some people of the test sets.
+    """
+    known = getattr(train_dataset, "label_names", None) or []
+    for pairs in verifier.sets:
+        shared = shared_identities(known, pairs.names or [])
+        if shared:
+            logger.warning(
+                "%d of the people of %s are also in the training set, e.g. %s", len(shared), pairs.name, shared[0]
+            )
 
 
 def check_dataset(dataset: Any, model: nn.Module, name: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers import TrainingArguments
 
-from ..losses import LossWeights
+from ..losses import DISTANCES, LossWeights
 from .methods import get_method
 
 
@@ -30,7 +30,12 @@ class DistillationConfig(TrainingArguments):
             Share, in [0, 1], of the cross-entropy and of the KL that goes through the teacher's head (equations (1)
             and (2) of the paper). Replaces that of the row; excludes the two teacher-head weights.
         temperature (`float`, *optional*, defaults to `4.0`): T of the softened KL, unitless.
-        student_head (`str`, *optional*, defaults to `"own"`):
+        kd_scale (`float`, *optional*):
+            For cosine heads, in place of `temperature`: the KL compares softmax(kd_scale · cos) of both.
+        embedding_distance (`str`, *optional*, defaults to `"cosine"`):
+            `"cosine"`: squared distance of the unit embeddings. `"l2"`: of the embeddings as they are.
+        student_head (`str`, *optional*):
+            Default: that of the method, which is `"own"` unless the method shares nothing but the head.
             `"own"`: the student's classifier starts at random. `"teacher_init"`: it starts as a copy of the teacher's.
             `"teacher_frozen"`: it is a frozen copy of the teacher's.
         projector (`str`, *optional*):
@@ -63,7 +68,9 @@ class DistillationConfig(TrainingArguments):
     embedding_weight: float | None = field(default=None, metadata={"help": "Weight of the embedding distance."})
     alpha_th: float | None = field(default=None, metadata={"help": "Share of CE and KL through the teacher's head."})
     temperature: float = field(default=4.0, metadata={"help": "Temperature of the softened KL."})
-    student_head: str = field(default="own", metadata={"help": "own, teacher_init or teacher_frozen."})
+    kd_scale: float | None = field(default=None, metadata={"help": "Scale of cosine heads in the KL."})
+    embedding_distance: str = field(default="cosine", metadata={"help": "cosine or l2."})
+    student_head: str | None = field(default=None, metadata={"help": "own, teacher_init or teacher_frozen."})
     projector: str | None = field(default=None, metadata={"help": "Training-only projector, if widths differ."})
     eval_teacher_head_weight: float = field(default=0.0, metadata={"help": "Teacher's head in mixed_accuracy."})
     teacher_precision: str = field(default="auto", metadata={"help": "auto, float32, bfloat16 or float16."})
@@ -95,6 +102,7 @@ class DistillationConfig(TrainingArguments):
             self.optim_args = "momentum=0.9"
         # Pinned memory serves the copy to an accelerator; without one torch warns at every epoch.
         self.dataloader_pin_memory &= torch.accelerator.is_available() and not self.use_cpu
+        self.student_head = self.student_head or get_method(self.method or "plain").student_head
         self._check_choices()
         self._check_ranges()
         self._check_head_options()
@@ -119,6 +127,7 @@ class DistillationConfig(TrainingArguments):
     def _check_choices(self) -> None:
         for name, value, allowed in (
             ("student_head", self.student_head, STUDENT_HEADS),
+            ("embedding_distance", self.embedding_distance, DISTANCES),
             ("projector", self.projector, (None, *PROJECTORS)),
             ("teacher_precision", self.teacher_precision, TEACHER_PRECISIONS),
         ):
@@ -128,6 +137,8 @@ class DistillationConfig(TrainingArguments):
     def _check_ranges(self) -> None:
         if not self.temperature > 0:
             raise ValueError(f"`temperature` is {self.temperature}; it must be positive")
+        if self.kd_scale is not None and not self.kd_scale > 0:
+            raise ValueError(f"`kd_scale` is {self.kd_scale}; it must be positive")
         if not 0 <= self.eval_teacher_head_weight <= 1:
             raise ValueError(f"`eval_teacher_head_weight` is {self.eval_teacher_head_weight}; it must be in [0, 1]")
         if self.label_smoothing_factor:

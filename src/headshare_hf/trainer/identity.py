@@ -13,6 +13,8 @@ from .config import DistillationConfig
 
 _IDENTIFYING = (
     "temperature",
+    "kd_scale",
+    "embedding_distance",
     "student_head",
     "projector",
     "seed",

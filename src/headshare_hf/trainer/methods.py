@@ -19,6 +19,7 @@ class Method:
         teacher_head (`float`): Weight of the softened KL through the teacher's head.
         embedding (`float`): Weight of the embedding distance.
         alpha_th (`float`, *optional*): Share of `ce` and `kd` that goes through the teacher's head, equations (1)-(2).
+        student_head (`str`): Where the student's own head comes from, see [`DistillationConfig`].
     """
 
     summary: str
@@ -28,11 +29,13 @@ class Method:
     teacher_head: float = 0.0
     embedding: float = 0.0
     alpha_th: float | None = None
+    student_head: str = "own"
 
     @property
     def needs_teacher(self) -> bool:
         """Whether any part compares with a teacher."""
-        return self.kd > 0 or self.teacher_head > 0 or self.embedding > 0 or bool(self.alpha_th)
+        compares = self.kd > 0 or self.teacher_head > 0 or self.embedding > 0 or bool(self.alpha_th)
+        return compares or self.student_head != "own"
 
 
 _REFERENCE = "README of the authors' code, Alibaba-MIIL/HeadSharingKD"
@@ -69,6 +72,23 @@ METHODS: dict[str, Method] = {
         kd=1.0,
         embedding=32.0,
         teacher_head=0.02,
+    ),
+    "inherited": Method(
+        "Labels alone, through a frozen copy of the teacher's head as the only one: the limit alpha_th = 1 without KL",
+        "ProxylessKD (arXiv 2011.00265), MarginDistillation (arXiv 2003.02586), ArcDistill",
+        student_head="teacher_frozen",
+    ),
+    "embedding": Method(
+        "Labels, and the distance of the embeddings (L2E in the paper's face table)",
+        "form of arXiv 2201.06945, Table 4, which gives no weight; one half of it is at most the size of one cosine",
+        embedding=32.0,
+    ),
+    "embedding_only": Method(
+        "The distance of the embeddings alone; the student is published with the teacher's head",
+        "the feature-only distillation of face recognition, e.g. ShrinkTeaNet (arXiv 1905.10620)",
+        ce=0.0,
+        embedding=1.0,
+        student_head="teacher_frozen",
     ),
     "sh_kd": Method(
         "SH-KD, last run: KD from a teacher that was trained around a student's frozen head",

@@ -6,9 +6,11 @@ from typing import Any
 from torch import nn
 from transformers import set_seed
 
-from ..data import ImageClassificationDataset, load_splits
+from ..data import ImageClassificationDataset, draw_pairs, hold_out_classes, load_splits, load_verification_set
+from ..data.images import LabeledSplit
+from ..evaluation import Verifier
 from ..models import HeadShareConfig, HeadShareForImageClassification, HeadShareImageProcessor
-from .recipe_arguments import DataArguments, ModelArguments, Recipe
+from .recipe_arguments import DataArguments, ModelArguments, Recipe, VerificationArguments
 from .runs import StudentHeadStages, attach_head_similarity, run_or_reuse, run_student_head_kd
 from .teacher import load_classifier, load_teacher
 from .trainer import DistillationTrainer
@@ -21,13 +23,15 @@ class RecipeData:
 
     Attributes:
         train ([`ImageClassificationDataset`]): What is trained on.
-        evaluation ([`ImageClassificationDataset`]): What is evaluated on.
+        evaluation ([`ImageClassificationDataset`], *optional*): What is evaluated on.
         processor ([`HeadShareImageProcessor`]): How both were prepared; saved with the student.
+        verifier ([`Verifier`], *optional*): Pairs of images that embeddings are scored on.
     """
 
     train: ImageClassificationDataset
-    evaluation: ImageClassificationDataset
+    evaluation: ImageClassificationDataset | None
     processor: HeadShareImageProcessor
+    verifier: Verifier | None = None
 
     @property
     def label_names(self) -> list[str]:
@@ -40,36 +44,76 @@ class RecipeData:
             "train_dataset": self.train,
             "eval_dataset": self.evaluation,
             "processing_class": self.processor,
+            "verifier": self.verifier,
         }
 
 
-def build_data(data: DataArguments, seed: int) -> RecipeData:
+def build_data(data: DataArguments, seed: int, verification: VerificationArguments | None = None) -> RecipeData:
     """
-    Loads what section `data` describes.
+    Loads what the sections `data` and `verification` describe.
 
     Args:
         data ([`DataArguments`]): The section.
         seed (`int`): Of the augmentation.
+        verification ([`VerificationArguments`], *optional*): The section.
+
+    Raises:
+        ValueError: A section contradicts itself, the other one, or the images.
     """
-    size = {"height": data.image_size, "width": data.image_size}
-    processor = HeadShareImageProcessor(size=size, image_mean=data.mean, image_std=data.std)
-    train, evaluation = load_splits(
+    height, width = _height_and_width(data.image_size)
+    statistics: dict[str, Any] = {"image_mean": data.mean, "image_std": data.std, "channel_order": data.channel_order}
+    processor = HeadShareImageProcessor(size={"height": height, "width": width}, **statistics)
+    splits, held_out = _load(data), []
+    if data.held_out_classes:
+        if verification is None:
+            raise ValueError("`data.held_out_classes` has no effect without section `verification`")
+        parts = [hold_out_classes(split, data.held_out_classes) for split in splits]
+        splits, held_out = [part[0] for part in parts], [part[1] for part in parts]
+    options: dict[str, Any] = {"seed": seed, "cache_images": data.cache_images, "skip_corrupt": data.skip_corrupt}
+    return RecipeData(
+        ImageClassificationDataset(splits[0], processor, training=True, augmentation=data.augmentation, **options),
+        ImageClassificationDataset(splits[1], processor, **options) if len(splits) > 1 else None,
+        processor,
+        None if verification is None else _build_verifier(verification, held_out, processor),
+    )
+
+
+def _height_and_width(size: Any) -> tuple[int, int]:
+    if isinstance(size, int) and not isinstance(size, bool):
+        return size, size
+    if isinstance(size, list) and len(size) == 2 and all(type(edge) is int for edge in size):
+        return size[0], size[1]
+    raise ValueError(f"`data.image_size` is {size!r}; give one whole number, or the list [height, width]")
+
+
+def _load(data: DataArguments) -> list[LabeledSplit]:
+    names = [data.train_split] if data.eval_split is None else [data.train_split, data.eval_split]
+    return load_splits(
         data.name,
-        (data.train_split, data.eval_split),
+        names,
         config_name=data.config_name,
         image_column=data.image_column,
         label_column=data.label_column,
         validation_fraction=data.validation_fraction,
-        max_samples=(data.max_train_samples, data.max_eval_samples),
+        max_samples=(data.max_train_samples, data.max_eval_samples)[: len(names)],
         # Not the training's: a student must not be validated on what a teacher with another seed has seen.
         seed=data.split_seed,
     )
-    options: dict[str, Any] = {"seed": seed, "cache_images": data.cache_images, "skip_corrupt": data.skip_corrupt}
-    return RecipeData(
-        ImageClassificationDataset(train, processor, training=True, augmentation=data.augmentation, **options),
-        ImageClassificationDataset(evaluation, processor, **options),
-        processor,
-    )
+
+
+def _build_verifier(
+    verification: VerificationArguments, held_out: list[LabeledSplit], processor: HeadShareImageProcessor
+) -> Verifier:
+    sets = [load_verification_set(path) for path in verification.sets]
+    if held_out:
+        sets.append(draw_pairs(held_out, "held_out", verification.held_out_pairs))
+    if not sets:
+        raise ValueError("section `verification` needs `sets`, or `data.held_out_classes` to draw pairs of")
+    names = [pairs.name for pairs in sets]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"`verification.sets` has two sets called {twice[0]!r}; rename a file or folder")
+    return Verifier(sets, processor, flip=verification.flip)
 
 
 def build_model(model: ModelArguments, data: DataArguments, label_names: list[str], seed: int) -> nn.Module:
@@ -97,6 +141,8 @@ def build_model(model: ModelArguments, data: DataArguments, label_names: list[st
         projector=model.projector,
         head_type=model.head_type,
         head_scale=model.head_scale,
+        head_margin=model.head_margin,
+        head_gradient=model.head_gradient,
         image_size=data.image_size,
         num_channels=len(data.mean),
         id2label=dict(enumerate(label_names)),
@@ -143,7 +189,7 @@ def run_recipe(recipe: Recipe) -> tuple[DistillationTrainer, dict[str, Any]]:
     """
     if recipe.shared_teacher is not None and recipe.sh_kd is None:
         raise ValueError("section `shared_teacher` has no effect without section `sh_kd`")
-    data = build_data(recipe.data, recipe.training.seed)
+    data = build_data(recipe.data, recipe.training.seed, recipe.verification)
     if recipe.sh_kd is not None:
         return _run_chain(recipe, data)
     return _run_single(recipe, data)

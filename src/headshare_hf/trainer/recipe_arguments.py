@@ -30,7 +30,9 @@ class ModelArguments:
         embedding_size (`int`, *optional*): See [`HeadShareConfig`], as the following.
         projector (`str`, *optional*): Projector inside of the model.
         head_type (`str`): Kind of classifier.
-        head_scale (`float`): Scale of a cosine classifier.
+        head_scale (`float`, *optional*): Scale of a cosine or face classifier.
+        head_margin (`float` or `list[float]`, *optional*): Margin of a face classifier.
+        head_gradient (`str`): Derivative of that margin.
         shared_head_from (`str`, *optional*): Section `student` only: Hub id or folder of a model whose classifier is
             copied and frozen before training, as in the middle run of SH-KD.
         same_label_order (`bool`): For trained weights that name the classes otherwise than the data ("tench" and
@@ -42,8 +44,10 @@ class ModelArguments:
     backbone_kwargs: dict | None = field(default=None, metadata={"help": "Further arguments of the backbone."})
     embedding_size: int | None = field(default=None, metadata={"help": "Width of the embedding."})
     projector: str | None = field(default=None, metadata={"help": "linear or linear_bn_relu, inside of the model."})
-    head_type: str = field(default="linear", metadata={"help": "linear or cosine."})
-    head_scale: float = field(default=16.0, metadata={"help": "Scale of a cosine head."})
+    head_type: str = field(default="linear", metadata={"help": "linear, cosine, arcface, cosface, combined, adaface."})
+    head_scale: float | None = field(default=None, metadata={"help": "Scale of a cosine or face head."})
+    head_margin: Any = field(default=None, metadata={"help": "Margin of a face head; three numbers for combined."})
+    head_gradient: str = field(default="true", metadata={"help": "true or straight_through."})
     shared_head_from: str | None = field(
         default=None, metadata={"help": "Student whose frozen head is trained around."}
     )
@@ -67,12 +71,15 @@ class DataArguments:
         name (`str`): Hub id or folder of the data set.
         config_name (`str`, *optional*): Configuration of a Hub data set.
         train_split (`str`): Split to train on.
-        eval_split (`str`): Split to evaluate on.
+        eval_split (`str`, *optional*): Split to evaluate on; `None` where classes are not evaluated.
         validation_fraction (`float`): Share of the training split, in [0, 1), that is evaluated on instead.
         split_seed (`int`): Seed of that split and of the choice of `max_..._samples`; independent of the training's.
         image_column (`str`, *optional*): Column of the images; found by itself where there is one.
         label_column (`str`, *optional*): Column of the labels; likewise.
-        image_size (`int`): Height and width in pixels.
+        held_out_classes (`list[str]`, *optional*): Names of classes, `*` for any text, that are not trained on; pairs of
+            their images become a verification set.
+        image_size (`int` or `list[int]`): Height and width in pixels, or one number for both.
+        channel_order (`str`): `rgb` or `bgr`, the order in which the network reads the channels.
         mean (`list[float]`): Channel means of images in [0, 1].
         std (`list[float]`): Channel standard deviations.
         augmentation (`str`): Name of the training augmentation.
@@ -88,12 +95,16 @@ class DataArguments:
     name: str = field(default="", metadata={"help": "Hub id or folder of the data set."})
     config_name: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
-    eval_split: str = field(default="test", metadata={"help": "Split to evaluate on."})
+    eval_split: str | None = field(default="test", metadata={"help": "Split to evaluate on; null: none."})
     validation_fraction: float = field(default=0.0, metadata={"help": "Share of the training split to evaluate on."})
     split_seed: int = field(default=0, metadata={"help": "Seed of the validation split."})
     image_column: str | None = field(default=None, metadata={"help": "Column of the images."})
     label_column: str | None = field(default=None, metadata={"help": "Column of the labels."})
-    image_size: int = field(default=32, metadata={"help": "Height and width in pixels."})
+    held_out_classes: list[str] | None = field(
+        default=None, metadata={"help": "Classes to verify instead of training on them."}
+    )
+    image_size: Any = field(default=32, metadata={"help": "Height and width in pixels, or one number for both."})
+    channel_order: str = field(default="rgb", metadata={"help": "rgb or bgr."})
     mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406], metadata={"help": "Channel means."})
     std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225], metadata={"help": "Channel deviations."})
     augmentation: str = field(default="crop_flip", metadata={"help": "Training augmentation."})
@@ -108,6 +119,8 @@ class DataArguments:
     def __post_init__(self) -> None:
         if not self.name:
             raise ValueError("section `data` needs `name`, the Hub id or folder of a data set")
+        if self.eval_split is None and self.validation_fraction:
+            raise ValueError("`data.validation_fraction` has no effect without `eval_split`; leave one of them out")
 
 
 @dataclass
@@ -129,6 +142,22 @@ class StudentHeadArguments:
 
 
 @dataclass
+class VerificationArguments:
+    """
+    Section `verification`: pairs of images that the student is scored on after every epoch.
+
+    Attributes:
+        sets (`list[str]`): What [`load_verification_set`] reads, e.g. `lfw.bin`.
+        flip (`bool`): Add the embeddings of the mirrored images.
+        held_out_pairs (`int`): How many pairs to draw from `data.held_out_classes`.
+    """
+
+    sets: list[str] = field(default_factory=list, metadata={"help": "Files or folders of image pairs."})
+    flip: bool = field(default=True, metadata={"help": "Add the embeddings of the mirrored images."})
+    held_out_pairs: int = field(default=6000, metadata={"help": "Pairs of the held-out classes."})
+
+
+@dataclass
 class Recipe:
     """
     One recipe: its sections, those that a file may leave out being `None`.
@@ -140,6 +169,7 @@ class Recipe:
         teacher ([`ModelArguments`], *optional*): A trained teacher.
         shared_teacher ([`ModelArguments`], *optional*): The network that SH-KD trains around the student's head.
         sh_kd ([`StudentHeadArguments`], *optional*): The earlier runs of SH-KD.
+        verification ([`VerificationArguments`], *optional*): Pairs of images to score embeddings on.
     """
 
     student: ModelArguments
@@ -148,6 +178,7 @@ class Recipe:
     teacher: ModelArguments | None = None
     shared_teacher: ModelArguments | None = None
     sh_kd: StudentHeadArguments | None = None
+    verification: VerificationArguments | None = None
 
 
 SECTIONS: dict[str, type] = {
@@ -157,6 +188,7 @@ SECTIONS: dict[str, type] = {
     "data": DataArguments,
     "training": DistillationConfig,
     "sh_kd": StudentHeadArguments,
+    "verification": VerificationArguments,
 }
 
 

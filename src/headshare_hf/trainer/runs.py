@@ -46,6 +46,7 @@ def run_or_reuse(trainer: DistillationTrainer) -> dict[str, float]:
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = trainer.train_seconds
     results = trainer.evaluate() if trainer.eval_dataset is not None else {}
+    results.update(trainer.verify())
     results["train_seconds"] = seconds
     # Without pushing: a model is published with its card, which needs these results.
     trainer.save_model(_internal_call=True)

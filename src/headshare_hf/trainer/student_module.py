@@ -32,7 +32,10 @@ class StudentModule(nn.Module):
         return self.student.config
 
     def forward(self, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Returns `logits` `(batch_size, num_labels)` and `embeddings`, projected to the teacher's width."""
+        """
+        Returns `logits` `(batch_size, num_labels)`, the student's `embeddings`, and those `projected` to the teacher's
+        width.
+        """
         output = self.student(pixel_values=pixel_values)
         embeddings = output.embeddings if self._tap is None else self._tap.take()
-        return {"logits": output.logits, "embeddings": self.projector(embeddings)}
+        return {"logits": output.logits, "embeddings": embeddings, "projected": self.projector(embeddings)}

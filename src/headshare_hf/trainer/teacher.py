@@ -209,6 +209,11 @@ class FrozenTeacher:
         """The frozen layer that the student's embedding is read by."""
         return find_classifier(self.model)
 
+    @property
+    def shared_classifier(self) -> Any:
+        """[`classifier`], or `None` for a teacher that gives logits alone."""
+        return self.classifier if self._needs_embedding else None
+
     def head(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Logits `(batch_size, num_labels)` of the frozen classifier on anybody's embeddings; gradients pass through."""
         return self.classifier(embeddings.to(self._dtype))

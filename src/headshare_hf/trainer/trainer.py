@@ -7,15 +7,15 @@ import torch
 from torch import nn
 
 from ..data import collate
-from ..evaluation import ClassificationMetrics
+from ..evaluation import ClassificationMetrics, Verifier, verification_metrics
 from ..hub import CardFields, render_card
 from ..losses import DistillationObjective, ObjectiveInputs, cross_entropy
 from ..models import embedding_tap, find_classifier, share_head
 from ..models.heads import create_projector
 from . import run_folder
-from .callbacks import EpochSeedCallback
+from .callbacks import EpochSeedCallback, VerificationCallback
 from .checkpointing import RunFolderTrainer
-from .checks import check_run
+from .checks import check_identities, check_run
 from .config import DistillationConfig
 from .identity import run_identity
 from .meter import LossMeter
@@ -47,6 +47,8 @@ class DistillationTrainer(RunFolderTrainer):
         compute_metrics (`Callable`, *optional*):
             Called batch by batch, see `batch_eval_metrics` of transformers. Default: top-1, top-5 and mean per-class
             accuracy.
+        verifier ([`Verifier`], *optional*):
+            Pairs of images that the model is scored on after every epoch, e.g. those of Labeled Faces in the Wild.
         kwargs: Further arguments of `transformers.Trainer`, e.g. `callbacks`, `optimizers`, `data_collator`.
 
     Raises:
@@ -68,6 +70,7 @@ class DistillationTrainer(RunFolderTrainer):
         teacher_processing_class: Any = None,
         shared_head_from: nn.Module | None = None,
         compute_metrics: Callable[..., dict[str, float]] | None = None,
+        verifier: Verifier | None = None,
         **kwargs: Any,
     ) -> None:
         if isinstance(teacher, str):
@@ -77,10 +80,13 @@ class DistillationTrainer(RunFolderTrainer):
         check_run(model, teacher, args, train_dataset, eval_dataset)
         self._prepare_heads(model, teacher, args, shared_head_from)
         self.identity = run_identity(model, teacher, shared_head_from, args, (train_dataset, eval_dataset))
-        self.objective: DistillationObjective = DistillationObjective(args.loss_weights, args.temperature)
+        self.objective: DistillationObjective = DistillationObjective(
+            args.loss_weights, args.temperature, args.kd_scale, args.embedding_distance
+        )
         self.meter = LossMeter()
         trained = _trained_module(model, teacher, args)
-        self._needs_embedding = _needs_embedding(args)
+        self._head = find_classifier(model) if _may_have_margin(model) else None
+        self._needs_embedding = meets_at_embedding(args) or self._head is not None
         self._tap = embedding_tap(model) if trained is model and self._needs_embedding else None
         kwargs.setdefault("data_collator", collate)
         super().__init__(
@@ -97,6 +103,10 @@ class DistillationTrainer(RunFolderTrainer):
         self.model_accepts_loss_kwargs = False
         self.label_names = ["labels"]
         self.add_callback(EpochSeedCallback())
+        self.verifier = verifier
+        if verifier is not None:
+            check_identities(verifier, train_dataset)
+            self.add_callback(VerificationCallback(self))
         self.teacher = self._freeze_teacher(teacher, processing_class, teacher_processing_class)
 
     @staticmethod
@@ -129,7 +139,8 @@ class DistillationTrainer(RunFolderTrainer):
         if half and self.args.teacher_precision == "float32":
             raise ValueError("`teacher_precision` is 'float32', but the teacher's weights are not; load it in float32")
         autocast = teacher_autocast(self.args.teacher_precision, self.args.device, self.accelerator.autocast)
-        return FrozenTeacher(teacher, self.args.device, adapter, autocast, self._needs_embedding)
+        needs_embedding = meets_at_embedding(self.args) or self.args.kd_scale is not None
+        return FrozenTeacher(teacher, self.args.device, adapter, autocast, needs_embedding)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """
@@ -158,10 +169,10 @@ class DistillationTrainer(RunFolderTrainer):
     ) -> Any:
         """The weighted sum of the loss parts, each a mean over the batch. See `transformers.Trainer.compute_loss`."""
         pixel_values, labels = inputs["pixel_values"], inputs["labels"]
-        logits, embeddings = self._run_student(model, pixel_values)
-        batch = ObjectiveInputs(labels, logits, embeddings)
+        logits, own, shared = self._run_student(model, pixel_values)
+        batch = ObjectiveInputs(labels, logits, self._head, own, shared)
         if self.teacher is not None:
-            batch.teacher_head = self.teacher.head
+            batch.teacher_head, batch.teacher_classifier = self.teacher.head, self.teacher.shared_classifier
             if self.objective.weights.needs_teacher_forward:
                 batch.teacher_logits, batch.teacher_embeddings = self.teacher(pixel_values)
         parts = self.objective(batch)
@@ -169,12 +180,14 @@ class DistillationTrainer(RunFolderTrainer):
             self.meter.add(parts, self.state.global_step + 1)
         return (parts["loss"], {"logits": logits}) if return_outputs else parts["loss"]
 
-    def _run_student(self, model: nn.Module, pixel_values: torch.Tensor) -> tuple[torch.Tensor, Any]:
+    def _run_student(self, model: nn.Module, pixel_values: torch.Tensor) -> tuple[torch.Tensor, Any, Any]:
+        """Logits, the embedding that the student's head read, and the one that the teacher's head reads."""
         # Only the wrapped model may be called: DDP and autocast live in its forward.
         output = model(pixel_values=pixel_values)
         if not self._needs_embedding:
-            return output["logits"], None
-        return output["logits"], output["embeddings"] if self._tap is None else self._tap.take()
+            return output["logits"], None, None
+        embeddings = output["embeddings"] if self._tap is None else self._tap.take()
+        return output["logits"], embeddings, output.get("projected", embeddings)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """See `transformers.Trainer.evaluation_loop`."""
@@ -185,6 +198,22 @@ class DistillationTrainer(RunFolderTrainer):
             # An evaluation that was interrupted has left its counts.
             self.compute_metrics.reset()
         return super().evaluation_loop(*args, **kwargs)
+
+    def verify(self, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """
+        Scores the student's embeddings on the sets of `verifier` and logs the result.
+
+        Returns:
+            `dict[str, float]`: [`verification_metrics`] with the prefix; empty without a verifier, and in every process
+            but the main one.
+        """
+        if self.verifier is None:
+            return {}
+        found = verification_metrics(self.verifier(self.student, self.accelerator))
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+        if metrics:
+            self.log(metrics)
+        return metrics
 
     def prediction_step(
         self,
@@ -200,7 +229,7 @@ class DistillationTrainer(RunFolderTrainer):
         inputs = self._prepare_inputs(inputs)
         labels = inputs.get("labels")
         with torch.no_grad(), self.compute_loss_context_manager():
-            logits, embeddings = self._run_student(model, inputs["pixel_values"])
+            logits, _, embeddings = self._run_student(model, inputs["pixel_values"])
             loss = None if labels is None else cross_entropy(logits, labels)
             predictions: Any = logits.float()
             if self.args.eval_teacher_head_weight and self.teacher is not None:
@@ -270,7 +299,11 @@ def _trained_module(model: nn.Module, teacher: nn.Module | None, args: Distillat
         return StudentModule(model, create_projector(args.projector, *widths))
 
 
-def _needs_embedding(args: DistillationConfig) -> bool:
+def _may_have_margin(model: nn.Module) -> bool:
+    return getattr(getattr(model, "config", None), "head_type", "linear") != "linear"
+
+
+def meets_at_embedding(args: DistillationConfig) -> bool:
     """Whether student and teacher meet at their embeddings, or only at their outputs."""
     weights = args.loss_weights
     return weights.needs_teacher_head or weights.embedding > 0 or args.eval_teacher_head_weight > 0

@@ -1,0 +1,107 @@
+"""Margin heads in the trainer: what is shared, what is frozen, and what a step is equal to."""
+
+import pytest
+import torch
+from toys import ToyImages, arguments, assert_same, losses, resnet, snapshot
+
+from headshare_hf import DistillationTrainer, HeadShareForImageClassification, HeadShareModel
+from headshare_hf.losses import cross_entropy, kd_loss
+from headshare_hf.models import CENTERS_FILE
+from headshare_hf.trainer import run_or_reuse
+
+
+FACE = {"head_type": "arcface", "head_scale": 16.0, "head_margin": 0.3}
+
+
+def _face(seed, backbone="resnet8", **fields):
+    return resnet(backbone, seed=seed, **{**FACE, **fields})
+
+
+def _trainer(folder, student=None, teacher=None, **fields):
+    return DistillationTrainer(
+        student or _face(1), arguments(folder, **fields), teacher=teacher, train_dataset=ToyImages()
+    )
+
+
+@pytest.mark.parametrize("head_type", ["arcface", "cosface", "adaface"])
+def test_training_lowers_the_loss_with_margin(head_type, tmp_path):
+    trainer = _trainer(tmp_path, resnet(head_type=head_type, head_scale=16.0), num_train_epochs=15)
+    trainer.train()
+    logged = losses(trainer)
+    assert sum(logged[-3:]) < 0.5 * sum(logged[:3])
+    if head_type == "adaface":
+        assert trainer.student.classifier.margin.norm_mean < 20
+
+
+@pytest.mark.parametrize("method", ["inherited", "embedding_only"])
+def test_an_inherited_head_stays_that_of_the_teacher(method, tmp_path):
+    teacher, student = _face(2, "resnet14"), _face(1)
+    before, start = snapshot(teacher), snapshot(student.headshare)
+    trainer = _trainer(tmp_path, student, teacher, method=method)
+    trainer.train()
+    assert_same(snapshot(teacher), before)
+    assert torch.equal(trainer.student.classifier.weight, teacher.classifier.weight)
+    for name, parameter in trainer.student.headshare.named_parameters():
+        assert not torch.equal(parameter, start[name]), name
+
+
+def test_one_step_of_th_kd_is_the_written_out_sum(tmp_path):
+    teacher, student = _face(2, "resnet14").eval(), _face(1)
+    data = ToyImages(16)
+    images, labels = data.images, data.labels
+    again = _face(1).train()
+    output = again(images)
+    with torch.no_grad():
+        target = teacher(images).logits
+    shared = teacher.classifier(output.embeddings)
+    expected = (
+        0.5 * cross_entropy(again.classifier.margin_logits(output.logits, labels, output.embeddings), labels)
+        + 0.5 * cross_entropy(teacher.classifier.margin_logits(shared, labels, output.embeddings), labels)
+        + 0.75 * kd_loss(output.logits, target, 2.0)
+        + 0.75 * kd_loss(shared, target, 2.0)
+    )
+    args = arguments(tmp_path, method="th_kd_coupled", kd_scale=8.0, max_steps=1)
+    trainer = DistillationTrainer(student, args, teacher=teacher, train_dataset=data)
+    trainer.train()
+    assert losses(trainer)[0] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_sh_kd_trains_the_teacher_around_the_students_centers(tmp_path):
+    first, teacher = _face(1), _face(2, "resnet14")
+    trainer = DistillationTrainer(
+        teacher, arguments(tmp_path), shared_head_from=first, train_dataset=ToyImages(), eval_dataset=ToyImages(20)
+    )
+    trainer.train()
+    assert torch.equal(teacher.classifier.weight, first.classifier.weight)
+    assert teacher.classifier.weight.grad is None
+
+
+def test_a_face_checkpoint_keeps_the_centers_in_their_own_file_and_resumes(tmp_path):
+    fields = {"num_train_epochs": 2, "save_strategy": "epoch", "learning_rate": 0.02}
+    whole = _trainer(tmp_path / "whole", _face(1, head_type="adaface"), **fields)
+    whole.train()
+    # The first checkpoint of the same run stands for one that was cut.
+    cut = _trainer(tmp_path / "whole", _face(1, head_type="adaface"), **fields)
+    checkpoint = tmp_path / "whole" / "checkpoint-3"
+    assert (checkpoint / CENTERS_FILE).is_file()
+    cut.train(resume_from_checkpoint=str(checkpoint))
+    assert_same(snapshot(cut.student), snapshot(whole.student))
+
+
+def test_the_published_folder_gives_classifier_and_embedding_network(tmp_path):
+    trainer = _trainer(tmp_path, num_train_epochs=1)
+    run_or_reuse(trainer)
+    student = trainer.student.eval()
+    images = ToyImages(4).images
+    classifier = HeadShareForImageClassification.from_pretrained(tmp_path).eval()
+    assert torch.equal(classifier(images).logits, student(images).logits)
+    (tmp_path / CENTERS_FILE).unlink()
+    network = HeadShareModel.from_pretrained(tmp_path).eval()
+    assert torch.equal(network(images).embeddings, student(images).embeddings)
+
+
+def test_bf16_keeps_logits_and_margin_in_float32(tmp_path):
+    trainer = _trainer(tmp_path, teacher=_face(2, "resnet14"), method="th_kd_coupled", bf16=True)
+    trainer.train()
+    assert all(torch.tensor(losses(trainer)).isfinite())
+    assert trainer.student.classifier.weight.dtype == torch.float32
