@@ -23,6 +23,19 @@ def test_exif_orientation_is_applied(pixels):
     assert np.array_equal(np.asarray(image), pixels(0)[::-1, ::-1])
 
 
+@pytest.mark.parametrize("kind", ["none", "exif", "xmp"])
+def test_orientation_of_a_jpeg(kind, pixels):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 3
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="3"/></x:xmpmeta>'
+    options = {"none": {}, "exif": {"exif": exif}, "xmp": {"xmp": xmp}}[kind]
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(pixels(0)).save(buffer, "JPEG", **options)
+    with PIL.Image.open(buffer) as image:
+        expected = np.asarray(image if kind == "none" else image.rotate(180))
+    assert np.array_equal(np.asarray(decode_image({"bytes": buffer.getvalue(), "path": None})), expected)
+
+
 @pytest.mark.parametrize("damage", ["cut", "text", "empty"])
 def test_corrupt_image_names_split_row_and_file(damage, pixels, png):
     content = {"cut": png(pixels(0))[:-200], "text": b"no image at all", "empty": b""}[damage]

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-import datasets
 import torch
 from torch.utils.data import default_collate
 
 from .cache import ImageCache, shared_bytes
+from .images import LabeledImages, LabeledSplit, as_images
 from .pixels import BatchPixels, ImageReader, RecipePixels, drop_corrupt, working_size
 from .recipes import RecipeAugmentation
 from .transforms import BATCH_AUGMENTATIONS, BatchAugmentation, Normalizer
@@ -21,7 +21,7 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
     (batch_size,)}`. Without augmentation `pixel_values` are what the processor itself returns.
 
     Args:
-        dataset (`datasets.Dataset`): With the columns of [`load_splits`].
+        dataset (`datasets.Dataset` or [`RecordImages`]): What [`load_splits`] returns.
         processor (`Any`): An image processor of transformers, e.g. [`HeadShareImageProcessor`].
         augmentation (`str`, *optional*):
             `"none"`, `"flip"`, `"crop"` (black padding of 4 pixels), `"crop_flip"` or `"crop_white"` (white padding,
@@ -51,7 +51,7 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
 
     def __init__(
         self,
-        dataset: datasets.Dataset,
+        dataset: LabeledSplit,
         processor: Any,
         *,
         augmentation: str | None = None,
@@ -61,18 +61,17 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         cache_images: bool = True,
         skip_corrupt: bool = False,
     ) -> None:
-        _check_columns(dataset)
         name = augmentation or "none"
         if name != "none" and not training:
             raise ValueError(f"`augmentation` is {name!r} but `training` is False; leave it out for evaluation")
-        dataset = dataset.with_format(None).cast_column("image", datasets.Image(decode=False))
-        dataset, self.num_corrupt = drop_corrupt(dataset) if skip_corrupt else (dataset, 0)
-        self.labels = torch.tensor(dataset["label"][:], dtype=torch.int64)
-        self.label_names = list(dataset.features["label"].names)
+        images = as_images(dataset)
+        images, self.num_corrupt = drop_corrupt(images) if skip_corrupt else (images, 0)
+        self.labels = torch.from_numpy(images.labels)
+        self.label_names = list(images.label_names)
         self.with_index = with_index
         # Shared, so that workers that outlive an epoch see the next one.
         self._epoch = shared_bytes(8).view(torch.int64)
-        self._pixels = _pixels(dataset, processor, name, seed, cache_images)
+        self._pixels = _pixels(images, processor, name, seed, cache_images)
         self._normalize = Normalizer(processor)
 
     @property
@@ -125,21 +124,12 @@ def collate(batch: dict[str, torch.Tensor] | Sequence[dict[str, Any]]) -> dict[s
     return batch if isinstance(batch, dict) else default_collate(list(batch))
 
 
-def _check_columns(dataset: datasets.Dataset) -> None:
-    columns = dataset.column_names
-    if not {"image", "label"} <= set(columns) or not isinstance(dataset.features["label"], datasets.ClassLabel):
-        raise ValueError(
-            f"the data set needs the columns `image` and `label` (a ClassLabel) and has {', '.join(columns)}; load it "
-            "with load_splits"
-        )
-
-
 def _pixels(
-    dataset: datasets.Dataset, processor: Any, name: str, seed: int, cache_images: bool
+    images: LabeledImages, processor: Any, name: str, seed: int, cache_images: bool
 ) -> BatchPixels | RecipePixels:
     size = working_size(processor)
-    reader = ImageReader(dataset, processor)
+    reader = ImageReader(images, processor)
     if name not in BATCH_AUGMENTATIONS:
         return RecipePixels(reader, RecipeAugmentation(name, size, processor, seed))
-    cache = ImageCache(len(dataset), (len(processor.image_mean), *size)) if cache_images else None
+    cache = ImageCache(len(images), (len(processor.image_mean), *size)) if cache_images else None
     return BatchPixels(reader, BatchAugmentation(BATCH_AUGMENTATIONS[name], seed), cache)

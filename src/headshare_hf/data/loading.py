@@ -2,11 +2,14 @@
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import datasets
 import numpy as np
 
+from .images import LabeledSplit
 from .labels import encode_labels, find_image_column, find_label_column, label_names
+from .record_folder import is_record_source, read_record_splits
 from .sources import compare_class_names, read_splits
 from .subsets import split_off, take_samples
 
@@ -19,7 +22,7 @@ def load_images(
     label_column: str | None = None,
     config_name: str | None = None,
     cache_dir: str | None = None,
-) -> datasets.Dataset:
+) -> LabeledSplit:
     """
     One split of [`load_splits`]. Load splits that belong together with that function: it sees to it that they share
     one label map.
@@ -56,14 +59,15 @@ def load_splits(
     validation_fraction: float = 0.0,
     max_samples: Sequence[int | None] | None = None,
     seed: int = 0,
-) -> list[datasets.Dataset]:
+) -> list[LabeledSplit]:
     """
     Splits of one data set that share one label map.
 
     Args:
         name_or_path (`str` or `os.PathLike`):
             Id of a Hub data set, folder of parquet files, one parquet file (its only split is `train`), or folder of
-            images as `class/file` (its only split is `train`) or `split/class/file`.
+            images as `class/file` (its only split is `train`) or `split/class/file`. Also a folder of InsightFace's
+            record files, `split.rec` with `split.idx`, or one such file (its only split is `train`).
         splits (`Sequence[str]`): Names of the splits.
         image_column (`str`, *optional*):
             Column of the images. Found by itself when it is called `image` or `img` or is the only one of images.
@@ -83,7 +87,7 @@ def load_splits(
     Returns:
         `list[datasets.Dataset]`: With the columns `image` (`datasets.Image(decode=False)`: bytes or path), `label`
         (`datasets.ClassLabel`) and `row` (`int64`, the number of the row in its split, which stays with the image when
-        rows are chosen).
+        rows are chosen). Record files, which are read where they lie, give `list[RecordImages]`.
 
     Raises:
         FileNotFoundError: There is no such file, folder or data set.
@@ -95,11 +99,14 @@ def load_splits(
     if max_samples is not None and len(max_samples) != len(splits):
         raise ValueError(f"`max_samples` has {len(max_samples)} entries for {len(splits)} splits; give one for each")
     wanted = splits[:1] if validation_fraction else splits
-    options = {"config_name": config_name, "label_column": label_column, "cache_dir": cache_dir}
-    raw = read_splits(name_or_path, wanted, **options)
-    loaded = _share_label_map(
-        raw, [f"split {split!r} of {name_or_path}" for split in wanted], image_column, label_column
-    )
+    columns = {"image_column": image_column, "label_column": label_column}
+    loaded: list[Any]
+    if is_record_source(name_or_path):
+        loaded = read_record_splits(name_or_path, wanted, cache_dir, config_name=config_name, **columns)
+    else:
+        options = {"config_name": config_name, "label_column": label_column, "cache_dir": cache_dir}
+        raw = read_splits(name_or_path, wanted, **options)
+        loaded = _share_label_map(raw, [f"split {split!r} of {name_or_path}" for split in wanted], **columns)
     if validation_fraction:
         loaded = list(split_off(loaded[0], validation_fraction, seed))
     return [

@@ -37,14 +37,14 @@ def read_splits(
         raise ValueError(f"`config_name` is {config_name!r}, but {path} has no configurations; leave it out")
     if _is_image_folder(path):
         folder = ImageFolder(path)
-        _check_splits(name_or_path, splits, folder.splits)
+        check_splits(name_or_path, splits, folder.splits)
         return [folder.read(split) for split in splits]
     builder = _builder(str(name_or_path), path, config_name, cache_dir)
     files = builder.config.data_files or {}
-    _check_splits(name_or_path, splits, files or splits)
+    check_splits(name_or_path, splits, files or splits)
     _check_class_names([file for split in splits for file in files.get(split, ())], label_column)
     builder.download_and_prepare()
-    _check_splits(name_or_path, splits, builder.info.splits)
+    check_splits(name_or_path, splits, builder.info.splits)
     for split in splits:
         if builder.info.splits[split].num_examples == 0:
             raise ValueError(f"split {split!r} of {name_or_path} is empty")
@@ -68,7 +68,11 @@ def _builder(name: str, path: Path, config_name: str | None, cache_dir: str | No
         raise FileNotFoundError(f"{name} is no local folder, and on the Hub: {error}") from error
 
 
-def _check_splits(name: str | os.PathLike, wanted: Sequence[str], present: Iterable[str]) -> None:
+def check_splits(name: str | os.PathLike, wanted: Sequence[str], present: Iterable[str]) -> None:
+    """
+    Raises:
+        ValueError: A split is missing; those that are there are listed.
+    """
     for split in wanted:
         if split not in present:
             raise ValueError(f"{name} has no split {split!r}; splits: {', '.join(map(str, present))}")

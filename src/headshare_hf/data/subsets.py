@@ -1,12 +1,17 @@
 """Parts of a data set in which every class keeps its share."""
 
+from typing import TypeVar
+
 import datasets
 import numpy as np
 
+from .images import as_images
 from .randomness import random_bits
+from .record_images import RecordImages
 
 
 _SUBSET = 4
+_Split = TypeVar("_Split", datasets.Dataset, RecordImages)
 
 
 def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -29,7 +34,7 @@ def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
     return by_class[np.lexsort((bits[by_class], position))]
 
 
-def take_samples(dataset: datasets.Dataset, max_samples: int | None, seed: int) -> datasets.Dataset:
+def take_samples(dataset: _Split, max_samples: int | None, seed: int) -> _Split:
     """
     At most `max_samples` rows, stratified by class and in their old order; all of them when it is `None`.
 
@@ -40,16 +45,16 @@ def take_samples(dataset: datasets.Dataset, max_samples: int | None, seed: int) 
         raise ValueError(f"`max_samples` is {max_samples}; it must be at least 1")
     if max_samples is None or max_samples >= len(dataset):
         return dataset
-    order = stratified_order(np.asarray(dataset["label"][:]), seed)
+    order = stratified_order(as_images(dataset).labels, seed)
     return dataset.select(np.sort(order[:max_samples]))
 
 
-def split_off(dataset: datasets.Dataset, fraction: float, seed: int) -> tuple[datasets.Dataset, datasets.Dataset]:
+def split_off(dataset: _Split, fraction: float, seed: int) -> tuple[_Split, _Split]:
     """
     Divides a data set into what remains and a stratified part to validate on.
 
     Args:
-        dataset (`datasets.Dataset`): With a column `label`.
+        dataset (`datasets.Dataset` or [`RecordImages`]): The images.
         fraction (`float`): Share of the rows, in (0, 1), in the second part.
         seed (`int`): See [`random_bits`].
 
@@ -59,7 +64,8 @@ def split_off(dataset: datasets.Dataset, fraction: float, seed: int) -> tuple[da
     """
     if not 0 < fraction < 1:
         raise ValueError(f"`validation_fraction` is {fraction}; it must lie between 0 and 1")
-    labels = np.asarray(dataset["label"][:])
+    images = as_images(dataset)
+    labels = images.labels
     count = round(fraction * len(labels))
     order = stratified_order(labels, seed)
     held_out, rest = np.sort(order[:count]), np.sort(order[count:])
@@ -67,6 +73,6 @@ def split_off(dataset: datasets.Dataset, fraction: float, seed: int) -> tuple[da
         raise ValueError(f"`validation_fraction` {fraction} of {len(labels)} images is none; raise it")
     lost = np.setdiff1d(labels[held_out], labels[rest])
     if len(lost):
-        name = dataset.features["label"].int2str(int(lost[0]))
+        name = images.label_names[lost[0]]
         raise ValueError(f"`validation_fraction` {fraction} takes all images of class {name!r}; lower it")
     return dataset.select(rest), dataset.select(held_out)
