@@ -15,8 +15,11 @@ INSTALL_REQUIRES = [
     "evaluate>=0.4.6",
     "timm>=1.0.31",
     "matplotlib>=3.9",
+    "numpy>=1.26",
+    "pyarrow>=21",
     "pillow>=11",
     "pyyaml>=6",
+    "tqdm>=4.66",
     "jinja2>=3.1",  # huggingface_hub needs it to render a model card
 ]
 EXTRAS = {

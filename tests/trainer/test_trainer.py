@@ -276,3 +276,19 @@ def test_share_head_before_training_is_respected(tmp_path):
     trainer = _distill(tmp_path, model=student, teacher=teacher)
     trainer.train()
     assert_same(snapshot(student.classifier), snapshot(teacher.classifier))
+
+
+def test_channels_last_changes_the_layout_and_only_rounding(tmp_path):
+    runs = {}
+    for name, switch in (("plain", False), ("last", True)):
+        fields = {"channels_last": switch, "save_strategy": "epoch", "num_train_epochs": 2}
+        trainer = _distill(tmp_path / name, resnet(seed=1), resnet("resnet14", seed=2), **fields)
+        trainer.train()
+        runs[name] = trainer
+    student, teacher = runs["last"].student, runs["last"].teacher.model
+    for model in (student, teacher):
+        convolution = model.headshare.backbone.layer1[0].conv1.weight
+        assert convolution.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(losses(runs["last"]), losses(runs["plain"]), rtol=1e-3, atol=0)
+    again = HeadShareForImageClassification.from_pretrained(tmp_path / "last" / "checkpoint-6")
+    assert_same(snapshot(again), snapshot(student))

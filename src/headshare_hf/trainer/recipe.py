@@ -10,7 +10,7 @@ from ..data import ImageClassificationDataset, draw_pairs, hold_out_classes, loa
 from ..data.images import LabeledSplit
 from ..evaluation import Verifier
 from ..models import HeadShareConfig, HeadShareForImageClassification, HeadShareImageProcessor
-from .recipe_arguments import DataArguments, ModelArguments, Recipe, VerificationArguments
+from .recipe_arguments import HELD_OUT, DataArguments, ModelArguments, Recipe, VerificationArguments
 from .runs import StudentHeadStages, attach_head_similarity, run_or_reuse, run_student_head_kd
 from .teacher import load_classifier, load_teacher
 from .trainer import DistillationTrainer
@@ -106,7 +106,7 @@ def _build_verifier(
 ) -> Verifier:
     sets = [load_verification_set(path) for path in verification.sets]
     if held_out:
-        sets.append(draw_pairs(held_out, "held_out", verification.held_out_pairs))
+        sets.append(draw_pairs(held_out, HELD_OUT, verification.held_out_pairs))
     if not sets:
         raise ValueError("section `verification` needs `sets`, or `data.held_out_classes` to draw pairs of")
     names = [pairs.name for pairs in sets]

@@ -12,8 +12,12 @@ from typing import Any, TypeVar
 import yaml
 from transformers import HfArgumentParser
 
+from ..hub import check_subject
 from .config import DistillationConfig
 
+
+# What results call the pairs of `data.held_out_classes`.
+HELD_OUT = "held_out"
 
 _T = TypeVar("_T")
 
@@ -150,11 +154,19 @@ class VerificationArguments:
         sets (`list[str]`): What [`load_verification_set`] reads, e.g. `lfw.bin`.
         flip (`bool`): Add the embeddings of the mirrored images.
         held_out_pairs (`int`): How many pairs to draw from `data.held_out_classes`.
+        subject (`str`): What is on the images, one of [`SUBJECTS`]; the model card speaks of that.
+        preparation (`str`): How the images were prepared, e.g. `aligned by five points to 112 x 112 pixels`; the model
+            card needs it.
     """
 
     sets: list[str] = field(default_factory=list, metadata={"help": "Files or folders of image pairs."})
     flip: bool = field(default=True, metadata={"help": "Add the embeddings of the mirrored images."})
     held_out_pairs: int = field(default=6000, metadata={"help": "Pairs of the held-out classes."})
+    subject: str = field(default="faces", metadata={"help": "faces or characters, for the card."})
+    preparation: str = field(default="", metadata={"help": "How the images were prepared, for the card."})
+
+    def __post_init__(self) -> None:
+        check_subject(self.subject)
 
 
 @dataclass

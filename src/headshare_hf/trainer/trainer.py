@@ -108,6 +108,10 @@ class DistillationTrainer(RunFolderTrainer):
             check_identities(verifier, train_dataset)
             self.add_callback(VerificationCallback(self))
         self.teacher = self._freeze_teacher(teacher, processing_class, teacher_processing_class)
+        if args.channels_last:
+            for module in (trained, teacher):
+                if module is not None:
+                    module.to(memory_format=torch.channels_last)
 
     @staticmethod
     def _prepare_heads(
@@ -168,7 +172,7 @@ class DistillationTrainer(RunFolderTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """The weighted sum of the loss parts, each a mean over the batch. See `transformers.Trainer.compute_loss`."""
-        pixel_values, labels = inputs["pixel_values"], inputs["labels"]
+        pixel_values, labels = self._in_layout(inputs["pixel_values"]), inputs["labels"]
         logits, own, shared = self._run_student(model, pixel_values)
         batch = ObjectiveInputs(labels, logits, self._head, own, shared)
         if self.teacher is not None:
@@ -179,6 +183,9 @@ class DistillationTrainer(RunFolderTrainer):
         if model.training:
             self.meter.add(parts, self.state.global_step + 1)
         return (parts["loss"], {"logits": logits}) if return_outputs else parts["loss"]
+
+    def _in_layout(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return pixel_values.contiguous(memory_format=torch.channels_last) if self.args.channels_last else pixel_values
 
     def _run_student(self, model: nn.Module, pixel_values: torch.Tensor) -> tuple[torch.Tensor, Any, Any]:
         """Logits, the embedding that the student's head read, and the one that the teacher's head reads."""
@@ -229,7 +236,7 @@ class DistillationTrainer(RunFolderTrainer):
         inputs = self._prepare_inputs(inputs)
         labels = inputs.get("labels")
         with torch.no_grad(), self.compute_loss_context_manager():
-            logits, _, embeddings = self._run_student(model, inputs["pixel_values"])
+            logits, _, embeddings = self._run_student(model, self._in_layout(inputs["pixel_values"]))
             loss = None if labels is None else cross_entropy(logits, labels)
             predictions: Any = logits.float()
             if self.args.eval_teacher_head_weight and self.teacher is not None:

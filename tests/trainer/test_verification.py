@@ -1,0 +1,141 @@
+"""Pairs of images that are scored while a network trains, and the recipe sections that name them."""
+
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+from toys import ToyImages, arguments, resnet
+
+from headshare_hf import DistillationTrainer, HeadShareImageProcessor
+from headshare_hf.data import VerificationSet, write_verification_bin
+from headshare_hf.evaluation import Verifier, add_flipped, extract_embeddings, verify_pairs
+from headshare_hf.trainer import run_or_reuse
+from headshare_hf.trainer.recipe import build_data, run_recipe
+from headshare_hf.trainer.recipe_arguments import DataArguments, VerificationArguments, build_recipe
+
+
+def _png(folder, name, color):
+    path = folder / f"{name}.png"
+    Image.new("RGB", (16, 16), color).save(path)
+    return {"bytes": path.read_bytes(), "path": None}
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Reds, greens and blues of ten shades; every pair of one color is the same."""
+    shades = [
+        tuple(20 * level + 40 if channel == color else 10 for channel in range(3))
+        for color in range(3)
+        for level in range(10)
+    ]
+    images = [_png(tmp_path, str(number), shade) for number, shade in enumerate(shades)]
+    names = [f"color {number // 10}" for number in range(30)]
+    first = np.arange(40) % 30
+    second = np.where(np.arange(40) % 2 == 0, first // 10 * 10 + (first + 3) % 10, (first + 10) % 30)
+    return VerificationSet("colors", images, first, second, np.arange(40) % 2 == 0, names=names)
+
+
+def _processor():
+    return HeadShareImageProcessor(size={"height": 16, "width": 16}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+
+
+def test_a_verifier_is_extraction_and_the_protocol(pairs):
+    model = resnet().eval()
+    found = Verifier([pairs], _processor())(model)
+    rows = extract_embeddings(model, pairs.dataset(_processor()), flip=True)
+    rows = add_flipped(rows[:, :64], rows[:, 64:])
+    expected = verify_pairs(rows[pairs.index_a], rows[pairs.index_b], pairs.is_same)
+    assert found["colors"].accuracy == expected.accuracy and found["colors"].roc.auc == expected.roc.auc
+    assert np.array_equal(found["colors"].similarities, expected.similarities)
+
+
+def test_every_epoch_is_verified_and_the_results_say_so(pairs, tmp_path):
+    args = arguments(tmp_path / "run", num_train_epochs=2)
+    verifier = Verifier([pairs], _processor(), flip=False)
+    trainer = DistillationTrainer(resnet(), args, train_dataset=ToyImages(), verifier=verifier)
+    results = run_or_reuse(trainer)
+    logged = [row for row in trainer.state.log_history if "eval_colors_accuracy" in row]
+    assert [row["epoch"] for row in logged] == [1.0, 2.0, 2.0]
+    assert results["eval_colors_auc"] == logged[-1]["eval_colors_auc"] and "eval_accuracy" not in results
+    assert {"eval_colors_accuracy", "eval_colors_eer"} <= results.keys()
+    # Twenty impostor pairs cannot show a FAR of 1e-2.
+    assert not any("tar@far" in name for name in results)
+
+
+def test_people_in_both_sets_are_counted(pairs, tmp_path, caplog):
+    train = ToyImages()
+    train.label_names = ["color 1", "color 2", "a", "b", "c"]
+    model = resnet()
+    model.config.id2label = dict(enumerate(train.label_names))
+    with caplog.at_level(logging.WARNING, "headshare_hf"):
+        DistillationTrainer(model, arguments(tmp_path), train_dataset=train, verifier=Verifier([pairs], _processor()))
+    assert "2 of the people of colors are also in the training set, e.g. color 1" in caplog.text
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for split, count in (("train", 4), ("test", 3)):
+        for number, name in enumerate(("red", "green", "blue", "gray", "white")):
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            for index in range(count):
+                color = (40 * number, 30 * index, 200 - 40 * number)
+                Image.new("RGB", (20, 18), color).save(tmp_path / "images" / split / name / f"{index}.png")
+    return tmp_path
+
+
+def test_held_out_classes_become_pairs(folder):
+    data = DataArguments(name=str(folder / "images"), held_out_classes=["gray", "white"], image_size=[16, 12])
+    found = build_data(data, 0, VerificationArguments(held_out_pairs=20, flip=False))
+    assert found.train.label_names == found.evaluation.label_names == ["blue", "green", "red"]
+    assert len(found.train) == 12 and len(found.evaluation) == 9
+    (pairs,) = found.verifier.sets
+    assert pairs.name == "held_out" and set(pairs.names) == {"gray", "white"} and len(pairs.images) == 14
+    assert found.train[0]["pixel_values"].shape == (3, 16, 12) and not found.verifier.flip
+
+
+def test_a_recipe_without_classes_to_evaluate(folder, pairs):
+    write_verification_bin(folder / "colors.bin", pairs)
+    recipe = build_recipe(
+        {
+            "student": {"backbone": "mobilefacenet_1x", "head_type": "arcface", "embedding_size": 32},
+            "data": {"name": str(folder / "images"), "eval_split": None, "image_size": 16, "channel_order": "bgr"},
+            "verification": {"sets": [str(folder / "colors.bin")]},
+            "training": {"output_dir": str(folder / "run"), "max_steps": 1, "use_cpu": True, "report_to": "none"},
+        }
+    )
+    trainer, results = run_recipe(recipe)
+    assert trainer.eval_dataset is None and "eval_accuracy" not in results
+    assert 0 <= results["eval_colors_accuracy"] <= 1
+    assert HeadShareImageProcessor.from_pretrained(folder / "run").channel_order == "bgr"
+    assert trainer.student.headshare.embedding_size == 32
+
+
+@pytest.mark.parametrize(
+    "data, verification, message",
+    [
+        ({"held_out_classes": ["gray"]}, None, "`data.held_out_classes` has no effect without section `verification`"),
+        ({}, {}, "section `verification` needs `sets`, or `data.held_out_classes`"),
+        ({"image_size": [1, 2, 3]}, None, r"`data.image_size` is \[1, 2, 3\]; give one whole number"),
+        ({"image_size": True}, None, "`data.image_size` is True"),
+    ],
+)
+def test_contradicting_sections_are_refused(data, verification, message, folder):
+    arguments_of_data = DataArguments(name=str(folder / "images"), **data)
+    with pytest.raises(ValueError, match=message):
+        build_data(arguments_of_data, 0, None if verification is None else VerificationArguments(**verification))
+
+
+def test_two_sets_of_one_name_are_refused(folder, pairs):
+    write_verification_bin(folder / "colors.bin", pairs)
+    again = folder / "again"
+    again.mkdir()
+    write_verification_bin(again / "colors.bin", pairs)
+    sets = VerificationArguments(sets=[str(folder / "colors.bin"), str(again / "colors.bin")])
+    with pytest.raises(ValueError, match="two sets called 'colors'"):
+        build_data(DataArguments(name=str(folder / "images")), 0, sets)
+
+
+def test_a_validation_share_needs_an_evaluation_split():
+    with pytest.raises(ValueError, match="`data.validation_fraction` has no effect without `eval_split`"):
+        DataArguments(name="x", eval_split=None, validation_fraction=0.1)
