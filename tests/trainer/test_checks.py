@@ -26,6 +26,7 @@ from headshare_hf.trainer.teacher import FrozenTeacher, InputAdapter
         ({"teacher_precision": "half"}, "`teacher_precision` is 'half'; allowed"),
         ({"embedding_distance": "l1"}, "`embedding_distance` is 'l1'; allowed: cosine, l2"),
         ({"kd_scale": 0.0}, "`kd_scale` is 0.0; it must be positive"),
+        ({"kd_scale": 8.0, "temperature": 2.0}, "`temperature` and `kd_scale` say the same"),
         ({"eval_teacher_head_weight": 2.0}, "`eval_teacher_head_weight` is 2.0"),
         ({"lr_decay_epochs": [1], "max_steps": 5}, "cannot be combined with `max_steps`"),
         ({"lr_decay_rate": 0.0}, "`lr_decay_rate` is 0.0"),

@@ -1,5 +1,7 @@
 """Margin heads in the trainer: what is shared, what is frozen, and what a step is equal to."""
 
+import math
+
 import pytest
 import torch
 from toys import ToyImages, arguments, assert_same, losses, resnet, snapshot
@@ -8,6 +10,7 @@ from headshare_hf import DistillationTrainer, HeadShareForImageClassification, H
 from headshare_hf.losses import cross_entropy, kd_loss
 from headshare_hf.models import CENTERS_FILE
 from headshare_hf.trainer import run_or_reuse
+from headshare_hf.trainer.softening import default_kd_scale
 
 
 FACE = {"head_type": "arcface", "head_scale": 16.0, "head_margin": 0.3}
@@ -105,3 +108,24 @@ def test_bf16_keeps_logits_and_margin_in_float32(tmp_path):
     trainer.train()
     assert all(torch.tensor(losses(trainer)).isfinite())
     assert trainer.student.classifier.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "teacher, fields, expected",
+    [
+        (_face, {"method": "kd"}, (None, 1.96)),
+        (_face, {"method": "kd", "temperature": 3.0}, (3.0, None)),
+        (_face, {"method": "kd", "kd_scale": 5.0}, (None, 5.0)),
+        (lambda seed: resnet(seed=seed), {"method": "kd"}, (4.0, None)),
+        (_face, {"method": "embedding"}, (None, None)),
+    ],
+)
+def test_cosine_heads_have_a_scale_of_their_own_by_default(teacher, fields, expected, tmp_path):
+    trainer = _trainer(tmp_path, teacher=teacher(2), **fields)
+    assert (trainer.args.temperature, trainer.args.kd_scale) == expected
+    assert trainer.objective.kd_scale == expected[1]
+
+
+def test_the_default_scale_is_that_of_adacos():
+    assert default_kd_scale(93_431) == pytest.approx(2**0.5 * math.log(93_430), abs=0.005)
+    assert default_kd_scale(2) > 0

@@ -71,7 +71,7 @@ def test_json_is_read_too(tmp_path, recipe_file):
         (["--data.name", ""], "section `data` needs `name`"),
         (["--training.method", "kdd"], "unknown method 'kdd'"),
         (["--training.learning_rate", "fast"], "`training.learning_rate` is 'fast'; it must be float"),
-        (["--data.image_size", "large"], "`data.image_size` is 'large'; it must be int"),
+        (["--data.image_size", "large"], "`data.image_size` is 'large'; it must be one int"),
         (["--data.skip_corrupt", "maybe"], "`data.skip_corrupt` is 'maybe'; it must be bool"),
         (["--training.lr_decay_epochs", "150,180"], "`training.lr_decay_epochs` is '150,180'"),
         (["--student", "resnet8"], "option --student has no section"),

@@ -116,8 +116,6 @@ def test_a_recipe_without_classes_to_evaluate(folder, pairs):
     [
         ({"held_out_classes": ["gray"]}, None, "`data.held_out_classes` has no effect without section `verification`"),
         ({}, {}, "section `verification` needs `sets`, or `data.held_out_classes`"),
-        ({"image_size": [1, 2, 3]}, None, r"`data.image_size` is \[1, 2, 3\]; give one whole number"),
-        ({"image_size": True}, None, "`data.image_size` is True"),
     ],
 )
 def test_contradicting_sections_are_refused(data, verification, message, folder):
@@ -139,3 +137,9 @@ def test_two_sets_of_one_name_are_refused(folder, pairs):
 def test_a_validation_share_needs_an_evaluation_split():
     with pytest.raises(ValueError, match="`data.validation_fraction` has no effect without `eval_split`"):
         DataArguments(name="x", eval_split=None, validation_fraction=0.1)
+
+
+@pytest.mark.parametrize("size", [[1, 2, 3], True, [16, 2.5]])
+def test_a_wrong_image_size_is_refused(size):
+    with pytest.raises(ValueError, match="`data.image_size` is .*; it must be one int, or"):
+        DataArguments(name="x", image_size=size)

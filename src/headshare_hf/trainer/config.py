@@ -29,9 +29,11 @@ class DistillationConfig(TrainingArguments):
         alpha_th (`float`, *optional*):
             Share, in [0, 1], of the cross-entropy and of the KL that goes through the teacher's head (equations (1)
             and (2) of the paper). Replaces that of the row; excludes the two teacher-head weights.
-        temperature (`float`, *optional*, defaults to `4.0`): T of the softened KL, unitless.
+        temperature (`float`, *optional*):
+            T of the softened KL, unitless. Default: 4, where `kd_scale` does not take its place.
         kd_scale (`float`, *optional*):
-            For cosine heads, in place of `temperature`: the KL compares softmax(kd_scale · cos) of both.
+            For cosine heads, in place of `temperature`: the KL compares softmax(kd_scale · cos) of both. Default where
+            both heads are cosine heads: √2 · ln(C − 1), see [`default_kd_scale`].
         embedding_distance (`str`, *optional*, defaults to `"cosine"`):
             `"cosine"`: squared distance of the unit embeddings. `"l2"`: of the embeddings as they are.
         student_head (`str`, *optional*):
@@ -70,7 +72,7 @@ class DistillationConfig(TrainingArguments):
     )
     embedding_weight: float | None = field(default=None, metadata={"help": "Weight of the embedding distance."})
     alpha_th: float | None = field(default=None, metadata={"help": "Share of CE and KL through the teacher's head."})
-    temperature: float = field(default=4.0, metadata={"help": "Temperature of the softened KL."})
+    temperature: float | None = field(default=None, metadata={"help": "Temperature of the softened KL."})
     kd_scale: float | None = field(default=None, metadata={"help": "Scale of cosine heads in the KL."})
     embedding_distance: str = field(default="cosine", metadata={"help": "cosine or l2."})
     student_head: str | None = field(default=None, metadata={"help": "own, teacher_init or teacher_frozen."})
@@ -139,10 +141,12 @@ class DistillationConfig(TrainingArguments):
                 raise ValueError(f"`{name}` is {value!r}; allowed: {', '.join(map(str, allowed))}")
 
     def _check_ranges(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"`temperature` is {self.temperature}; it must be positive")
-        if self.kd_scale is not None and not self.kd_scale > 0:
-            raise ValueError(f"`kd_scale` is {self.kd_scale}; it must be positive")
+        for name in ("temperature", "kd_scale"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"`{name}` is {value}; it must be positive")
+        if self.temperature is not None and self.kd_scale is not None:
+            raise ValueError("`temperature` and `kd_scale` say the same of cosine heads; give one of them")
         if not 0 <= self.eval_teacher_head_weight <= 1:
             raise ValueError(f"`eval_teacher_head_weight` is {self.eval_teacher_head_weight}; it must be in [0, 1]")
         if self.label_smoothing_factor:

@@ -60,7 +60,7 @@ def build_data(data: DataArguments, seed: int, verification: VerificationArgumen
     Raises:
         ValueError: A section contradicts itself, the other one, or the images.
     """
-    height, width = _height_and_width(data.image_size)
+    height, width = data.height_and_width
     statistics: dict[str, Any] = {"image_mean": data.mean, "image_std": data.std, "channel_order": data.channel_order}
     processor = HeadShareImageProcessor(size={"height": height, "width": width}, **statistics)
     splits, held_out = _load(data), []
@@ -76,14 +76,6 @@ def build_data(data: DataArguments, seed: int, verification: VerificationArgumen
         processor,
         None if verification is None else _build_verifier(verification, held_out, processor),
     )
-
-
-def _height_and_width(size: Any) -> tuple[int, int]:
-    if isinstance(size, int) and not isinstance(size, bool):
-        return size, size
-    if isinstance(size, list) and len(size) == 2 and all(type(edge) is int for edge in size):
-        return size[0], size[1]
-    raise ValueError(f"`data.image_size` is {size!r}; give one whole number, or the list [height, width]")
 
 
 def _load(data: DataArguments) -> list[LabeledSplit]:

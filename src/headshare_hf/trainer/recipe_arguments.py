@@ -125,6 +125,15 @@ class DataArguments:
             raise ValueError("section `data` needs `name`, the Hub id or folder of a data set")
         if self.eval_split is None and self.validation_fraction:
             raise ValueError("`data.validation_fraction` has no effect without `eval_split`; leave one of them out")
+        edges = self.image_size if isinstance(self.image_size, list) else [self.image_size] * 2
+        if len(edges) != 2 or not all(type(edge) is int for edge in edges):
+            raise ValueError(f"`data.image_size` is {self.image_size!r}; it must be one int, or [height, width]")
+
+    @property
+    def height_and_width(self) -> tuple[int, int]:
+        """`image_size` as two numbers, in pixels."""
+        height, width = self.image_size if isinstance(self.image_size, list) else (self.image_size, self.image_size)
+        return height, width
 
 
 @dataclass

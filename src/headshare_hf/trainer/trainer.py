@@ -19,6 +19,7 @@ from .checks import check_identities, check_run
 from .config import DistillationConfig
 from .identity import run_identity
 from .meter import LossMeter
+from .softening import DEFAULT_TEMPERATURE, resolve_softening
 from .student_module import StudentModule
 from .teacher import FrozenTeacher, InputAdapter, input_statistics, load_teacher, teacher_autocast
 
@@ -78,10 +79,11 @@ class DistillationTrainer(RunFolderTrainer):
         if kwargs.get("compute_loss_func") is not None:
             raise ValueError("`compute_loss_func` has no effect: the loss is that of the method")
         check_run(model, teacher, args, train_dataset, eval_dataset)
+        resolve_softening(args, model, teacher)
         self._prepare_heads(model, teacher, args, shared_head_from)
         self.identity = run_identity(model, teacher, shared_head_from, args, (train_dataset, eval_dataset))
         self.objective: DistillationObjective = DistillationObjective(
-            args.loss_weights, args.temperature, args.kd_scale, args.embedding_distance
+            args.loss_weights, args.temperature or DEFAULT_TEMPERATURE, args.kd_scale, args.embedding_distance
         )
         self.meter = LossMeter()
         trained = _trained_module(model, teacher, args)
