@@ -22,7 +22,8 @@ def load_metric(name: str, **kwargs: Any) -> "evaluate.EvaluationModule":
     A metric of this package, from its local file: no connection is needed.
 
     Args:
-        name (`str`): `"topk_accuracy"` or `"mean_per_class_accuracy"`.
+        name (`str`): `"topk_accuracy"`, `"mean_per_class_accuracy"`, `"verification"`, `"ijb_verification"` or
+            `"ijb_identification"`.
         kwargs: Arguments of `evaluate.load` and of the metric, e.g. `ks=(1, 3)`.
 
     Raises:

@@ -1,0 +1,92 @@
+"""What watches the verification accuracy while a network trains."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from accelerate import Accelerator
+from torch import nn
+
+from ..data.verification_set import VerificationSet
+from .extraction import extract_embeddings
+from .verification import VerificationResult, add_flipped, verify_pairs
+
+
+@dataclass(frozen=True, eq=False)
+class Verifier:
+    """
+    Scores a model on one or several verification sets.
+
+    Attributes:
+        sets (`Sequence[VerificationSet]`): Pairs of images.
+        processor (`Any`): The model's image processor.
+        flip (`bool`): Add the embeddings of the mirrored images, as is usual for faces.
+        batch_size (`int`): Images at a time in every process.
+        far_targets (`Sequence[float]`): At which FAR to read the TAR.
+        every_epochs (`int`): After how many epochs of training to score.
+
+    Raises:
+        ValueError: `every_epochs` is not positive.
+    """
+
+    sets: Sequence[VerificationSet]
+    processor: Any
+    flip: bool = True
+    batch_size: int = 256
+    far_targets: Sequence[float] = (1e-2, 1e-3)
+    every_epochs: int = 1
+
+    def __post_init__(self) -> None:
+        if self.every_epochs < 1:
+            raise ValueError(f"`every_epochs` is {self.every_epochs}; it must be at least 1")
+
+    def __call__(self, model: nn.Module, accelerator: Accelerator | None = None) -> dict[str, VerificationResult]:
+        """
+        Args:
+            model (`nn.Module`): What [`extract_embeddings`] embeds with.
+            accelerator (`accelerate.Accelerator`, *optional*): All of its processes have to call.
+
+        Returns:
+            `dict[str, VerificationResult]`: By the name of the set; empty in every process but the main one.
+        """
+        found = {pairs.name: self._verify(model, pairs, accelerator) for pairs in self.sets}
+        return {name: result for name, result in found.items() if result is not None}
+
+    def _verify(
+        self, model: nn.Module, pairs: VerificationSet, accelerator: Accelerator | None
+    ) -> VerificationResult | None:
+        embeddings = extract_embeddings(
+            model,
+            pairs.dataset(self.processor),
+            batch_size=self.batch_size,
+            flip=self.flip,
+            name=pairs.name,
+            accelerator=accelerator,
+            progress=False,
+        )
+        if embeddings is None:
+            return None
+        if self.flip:
+            width = embeddings.shape[1] // 2
+            embeddings = add_flipped(embeddings[:, :width], embeddings[:, width:])
+        return verify_pairs(
+            embeddings[pairs.index_a], embeddings[pairs.index_b], pairs.is_same, pairs.folds, self.far_targets
+        )
+
+
+def verification_metrics(results: dict[str, VerificationResult]) -> dict[str, float]:
+    """
+    Numbers of some results as a training log holds them: `<set>_accuracy`, `<set>_accuracy_standard_error`,
+    `<set>_auc`, `<set>_eer` and `<set>_tar@far=.../at_most`, where there are enough impostor pairs for it.
+    """
+    metrics = {}
+    for name, result in results.items():
+        values = {
+            "accuracy": result.accuracy,
+            "accuracy_standard_error": result.accuracy_standard_error,
+            "auc": result.roc.auc,
+            "eer": result.roc.eer,
+        }
+        rates = {key: rate for key, rate in result.tar.items() if rate is not None and key.endswith("/at_most")}
+        metrics.update({f"{name}_{key}": value for key, value in {**values, **rates}.items()})
+    return metrics

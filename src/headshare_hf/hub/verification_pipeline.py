@@ -1,0 +1,192 @@
+"""The transformers pipeline `"face-verification"`: do two images show the same person?"""
+
+from typing import Any
+
+import torch
+from transformers import AutoModel, Pipeline
+from transformers.image_utils import load_image
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from ..evaluation import add_flipped, pair_similarities
+from ..models import HeadShareModel
+
+
+TASK = "face-verification"
+_FIELDS = ("image_a", "image_b")
+# Its annotations are such that no pipeline of transformers itself fits them.
+_Pipeline: Any = Pipeline
+
+
+class FaceVerificationPipeline(_Pipeline):
+    """
+    Compares two images of aligned faces by the cosine of their embeddings. Class centers are neither read nor fetched.
+
+    It decides by a threshold that was measured on a set of pairs and stored with the model
+    (`HeadShareConfig.verification_thresholds`), or by one that is given.
+
+    Args, of `transformers.pipeline` or of a call:
+        far (`float`, *optional*): Which of the stored thresholds; defaults to that of the smallest FAR.
+        threshold (`float`, *optional*): Cosine in [-1, 1] from which on a pair is accepted, in the place of a stored one.
+        flip (`bool`, *optional*): Only with `threshold`: whether to add the embedding of the mirrored image. Otherwise as
+            when the stored thresholds were measured, or not at all.
+        timeout (`float`, *optional*): Seconds to wait for an image from the web.
+
+    Raises:
+        ValueError: The model is of another package, no threshold is stored, or none for this FAR; says what to do.
+
+    Example:
+
+    ```python
+    >>> pipe = pipeline("face-verification", model="someone/mobilefacenet-th-kd")
+    >>> pipe("alice.jpg", "bob.jpg")
+    {'similarity': 0.083, 'is_same': False, 'threshold': 0.291, 'far': 0.001, 'rule': 'at_most'}
+    ```
+    """
+
+    _load_processor = False
+    _load_image_processor = True
+    _load_feature_extractor = False
+    _load_tokenizer = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not isinstance(self.model, HeadShareModel):
+            raise ValueError(
+                f"the task {TASK!r} needs a HeadShareModel, not a {type(self.model).__name__}; load it with "
+                "HeadShareModel.from_pretrained, or give the pipeline its Hub id or folder"
+            )
+        if self.image_processor is None:
+            raise ValueError(
+                f"the task {TASK!r} needs an `image_processor`; give the one that the model was trained with"
+            )
+
+    def __call__(self, inputs: Any, other: Any = None, **kwargs: Any) -> Any:
+        """
+        Args:
+            inputs (`str`, `PIL.Image.Image`, `tuple`, `dict`, or a `list`, generator or `Dataset` of the latter two):
+                The first image (path, URL or PIL image) with the second one as `other`; or a pair of images, as a tuple
+                or as `{"image_a": ..., "image_b": ...}`; or many pairs.
+            other (`str` or `PIL.Image.Image`, *optional*): The second image.
+            kwargs: `far`, `threshold`, `flip`, `timeout`, `batch_size`, `num_workers`.
+
+        Returns:
+            `dict` or a list of `dict`: `similarity` (cosine in [-1, 1]), `is_same` (`bool`), `threshold`, `far` and
+            `rule` (both `None` where the threshold was given).
+
+        Raises:
+            ValueError: There are not two images, or no threshold fits.
+        """
+        if other is not None:
+            inputs = (inputs, other)
+        if isinstance(inputs, tuple):
+            inputs = _as_pair(inputs)
+        elif isinstance(inputs, list):
+            inputs = [_as_pair(pair) for pair in inputs]
+            if not inputs:
+                return []
+        elif not _has_pairs(inputs):
+            raise ValueError(f"{TASK} compares two images and got one; call it with `pipe(image_a, image_b)`")
+        return super().__call__(inputs, **kwargs)
+
+    def _sanitize_parameters(
+        self,
+        far: float | None = None,
+        threshold: float | None = None,
+        flip: bool | None = None,
+        timeout: float | None = None,
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        choice: dict[str, Any] = {}
+        if threshold is not None:
+            _check_threshold(threshold, far)
+            # What a call says replaces all that was said when the pipeline was made.
+            choice = {"threshold": threshold, "far": None, "flip": flip}
+        elif flip is not None:
+            raise ValueError(
+                "`flip` belongs to the stored thresholds, which hold for it alone; give `threshold` with it"
+            )
+        elif far is not None:
+            choice = {"far": far, "threshold": None, "flip": None}
+        return {} if timeout is None else {"timeout": timeout}, choice, choice
+
+    def preprocess(self, pair: Any, timeout: float | None = None) -> dict[str, torch.Tensor]:
+        """Two images, from wherever they are, as `pixel_values` of shape `(1, 2, num_channels, height, width)`."""
+        pair = _as_pair(pair)
+        images = [load_image(pair[field], timeout=timeout) for field in _FIELDS]
+        pixels = self.image_processor(images, return_tensors="pt")["pixel_values"]
+        return {"pixel_values": pixels[None].to(self.dtype)}
+
+    def _forward(self, model_inputs: dict[str, torch.Tensor], **choice: Any) -> dict[str, torch.Tensor]:
+        pixels = model_inputs["pixel_values"].flatten(0, 1)
+        views = [pixels, pixels.flip(-1)] if self._decision(**choice)["flip"] else [pixels]
+        embeddings = [self.model(pixel_values=view).embeddings.float() for view in views]
+        return {"embeddings": torch.stack(embeddings, dim=1).unflatten(0, (-1, 2))}
+
+    def postprocess(self, model_outputs: dict[str, torch.Tensor], **choice: Any) -> dict[str, Any]:
+        """From embeddings `(1, 2, num_views, embedding_size)` to the answer."""
+        decision = self._decision(**choice)
+        views = model_outputs["embeddings"][0]
+        rows = add_flipped(views[:, 0], views[:, 1]) if decision["flip"] else views[:, 0]
+        similarity = float(pair_similarities(rows[:1], rows[1:])[0])
+        return {
+            "similarity": similarity,
+            "is_same": similarity >= decision["similarity"],
+            "threshold": decision["similarity"],
+            "far": decision["far"],
+            "rule": decision["rule"],
+        }
+
+    def _decision(
+        self, far: float | None = None, threshold: float | None = None, flip: bool | None = None
+    ) -> dict[str, Any]:
+        """The entry of `verification_thresholds` to decide by, or one like it for a given threshold."""
+        stored = self.model.config.verification_thresholds or []
+        if threshold is None:
+            return _choose(stored, far)
+        as_measured = bool(stored) and stored[0]["flip"]
+        own_flip = as_measured if flip is None else flip
+        return {"similarity": float(threshold), "far": None, "rule": None, "flip": own_flip}
+
+
+def _as_pair(pair: Any) -> dict[str, Any]:
+    if isinstance(pair, dict) and set(pair) == set(_FIELDS):
+        return pair
+    if isinstance(pair, (tuple, list)) and len(pair) == 2:
+        return dict(zip(_FIELDS, pair, strict=True))
+    found = f"the keys {', '.join(pair)}" if isinstance(pair, dict) else f"{type(pair).__name__} {pair!r}"
+    raise ValueError(
+        f"a pair of images is `(image_a, image_b)` or a dict with the keys image_a and image_b, and this is {found}"
+    )
+
+
+def _has_pairs(inputs: Any) -> bool:
+    """Whether it is one pair as a dict, or a generator or data set of pairs."""
+    if isinstance(inputs, dict):
+        return bool(_as_pair(inputs))
+    return not isinstance(inputs, str) and (hasattr(inputs, "__getitem__") or hasattr(inputs, "__next__"))
+
+
+def _check_threshold(threshold: float, far: float | None) -> None:
+    if far is not None:
+        raise ValueError("`far` chooses a stored threshold and `threshold` replaces it; give one of them")
+    if not -1 <= threshold <= 1:
+        raise ValueError(f"`threshold` is {threshold}; it must be a cosine in [-1, 1]")
+
+
+def _choose(stored: list[dict[str, Any]], far: float | None) -> dict[str, Any]:
+    if not stored:
+        raise ValueError(
+            "the model has no stored threshold; give `threshold`, a cosine in [-1, 1], or measure some on a set of pairs "
+            "with `python examples/run_verification.py --model FOLDER --pairs SET --store-thresholds --output RESULTS`"
+        )
+    if far is None:
+        return min(stored, key=lambda entry: entry["far"])
+    for entry in stored:
+        if entry["far"] == far:
+            return entry
+    known = ", ".join(f"{entry['far']:g}" for entry in sorted(stored, key=lambda entry: entry["far"]))
+    raise ValueError(f"no threshold is stored for the FAR {far:g}; stored: {known}. Choose one, or give `threshold`")
+
+
+PIPELINE_REGISTRY.register_pipeline(TASK, FaceVerificationPipeline, pt_model=AutoModel, type="image")
+# It marks pipelines whose code is saved beside the weights; this one comes with the package.
+del FaceVerificationPipeline._registered_impl
