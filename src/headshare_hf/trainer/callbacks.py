@@ -28,7 +28,7 @@ class EpochSeedCallback(TrainerCallback):
 
 class VerificationCallback(TrainerCallback):
     """
-    Scores the student's embeddings on pairs of images after every epoch.
+    Scores the student's embeddings on pairs of images after every `every_epochs` epochs.
 
     Args:
         trainer ([`DistillationTrainer`]): With a `verifier`.
@@ -41,7 +41,8 @@ class VerificationCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Called after the last step of an epoch."""
-        self._trainer.verify()
+        if round(state.epoch or 0) % self._trainer.verifier.every_epochs == 0:
+            self._trainer.verify()
 
 
 class HeadSimilarityCallback(TrainerCallback):
