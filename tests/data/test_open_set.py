@@ -38,9 +38,9 @@ def test_every_image_is_on_one_side_with_its_name():
     assert stays.features["label"].names == ["Greek/a", "Greek/b", "Tagalog/a"]
     assert held_out.features["label"].names == ["Latin/a", "Latin/b[1]"]
     assert sorted([*stays["row"], *held_out["row"]]) == list(range(15))
-    for part in (stays, held_out):
-        for row in part:
-            assert part.features["label"].names[row["label"]] == NAMES[labels[row["row"]]]
+    for side in (stays, held_out):
+        for row in side:
+            assert side.features["label"].names[row["label"]] == NAMES[labels[row["row"]]]
             assert row["image"] == split[row["row"]]["image"]
 
 

@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 
 import jinja2
 import pytest
@@ -25,6 +26,7 @@ from headshare_hf.hub import (
     card as card_module,
 )
 from headshare_hf.losses import LossWeights
+from headshare_hf.trainer import METHODS
 
 
 RESULT = CardResult("accuracy", 0.7392, "CIFAR-100", "uoft-cs/cifar100", "test", 10_000, 1)
@@ -36,7 +38,7 @@ CARD = CardFields(
         embedding_size=256,
         num_parameters=1_233_540,
         num_labels=100,
-        image_size=32,
+        image_size=(32, 32),
         channel_order="rgb",
         image_mean=(0.5071, 0.4867, 0.4408),
         image_std=(0.2675, 0.2565, 0.2761),
@@ -323,3 +325,40 @@ def test_what_evaluation_gives_has_a_name_on_the_hub():
     counts.update([[1.0] + [0.0] * 9], [0])
     assert set(counts.compute()) == set(METRICS)
     assert len({metric.name for metric in METRICS.values()}) == len(METRICS)
+
+
+def test_the_card_in_the_repository_is_what_these_facts_render():
+    """Written by a run; kept in step with the template by its facts."""
+    name = "resnet8-omniglot-8alphabets-sh-kd"
+    result = CardResult("accuracy", 0.884298, "Omniglot, 8 alphabets", "local/omniglot-8alphabets", "test", 1210, 1)
+    teacher = {"accuracy": 0.9017, "top5_accuracy": 0.9909, "mean_per_class_accuracy": 0.9017}
+    versions = {"torch": "2.15.0+cu132", "transformers": "5.23.0", "accelerate": "1.15.0", "timm": "1.0.31"}
+    card = CardFields(
+        model=CardModel(
+            name, f"your-name/{name}", "resnet8", 64, 93_122, 242, (32, 32), "rgb", (0.9196,) * 3, (0.2252,) * 3
+        ),
+        method=CardMethod("sh_kd", METHODS["sh_kd"].summary, LossWeights(ce=1, kd=1), 4.0),
+        teacher=CardTeacher("2_teacher", "resnet20", 287_554, True, teacher),
+        dataset=CardDataset(result.dataset_name, result.dataset_id, "MIT", {"train": 3630, "test": 1210}),
+        results=(
+            result,
+            replace(result, metric="top5_accuracy", value=0.98843),
+            replace(result, metric="mean_per_class_accuracy"),
+        ),
+        training=CardTraining(
+            epochs=12,
+            batch_size=32,
+            learning_rate=0.1,
+            optimizer="sgd, momentum=0.9, weight decay 0.0005",
+            schedule="cosine",
+            augmentation="crop_white",
+            seed=42,
+            precision="float32",
+            hardware="2 cores of a CPU, 1 process(es)",
+            wall_seconds=43.9,
+            versions=versions,
+        ),
+        license="apache-2.0",
+    )
+    stored = Path(__file__).parents[2] / "model_cards" / f"{name}.md"
+    assert render_card(card).content == stored.read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 """Class centers lie in their own file: the embedding network never reads them, the classifier always does."""
 
 import json
+import logging
 
 import pytest
 import torch
@@ -79,3 +80,15 @@ def test_many_classes_without_names_do_not_fill_the_configuration(tmp_path):
     assert content["num_labels"] == 2000 and "id2label" not in content
     again = HeadShareForImageClassification.from_pretrained(tmp_path)
     assert again.config.id2label == model.config.id2label and again.config.label2id == model.config.label2id
+
+
+def test_centers_in_their_own_file_are_no_missing_weights_to_warn_of(tmp_path, caplog):
+    resnet(head_type="arcface").save_pretrained(tmp_path)
+    handlers = logging.getLogger("transformers")
+    handlers.addHandler(caplog.handler)
+    try:
+        HeadShareForImageClassification.from_pretrained(tmp_path)
+        HeadShareModel.from_pretrained(tmp_path)
+    finally:
+        handlers.removeHandler(caplog.handler)
+    assert "MISSING" not in caplog.text and "UNEXPECTED" not in caplog.text

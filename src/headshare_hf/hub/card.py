@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from .card_checks import check_fields
-from .card_fields import CardFields, CardResult
+from .card_checks import check_fields, is_non_commercial
+from .card_fields import CardFields, CardHead, CardMethod, CardResult
+from .card_verification import SUBJECTS, TASK, head_text, pair_results, pair_rows
 
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
@@ -54,10 +55,9 @@ SYMBOLS = {
     "p_s": "`p_s` is the output of the student's own classifier",
     "p_th": "`p_th` is the output of the teacher's frozen classifier on the student's embedding",
     "p_t": "`p_t` is the teacher's output",
-    "z_s": "`z_s` and `z_t` are the embeddings of student and teacher, scaled to length 1",
+    "z_s": "`z_s` and `z_t` are the embeddings of student and teacher, {length}",
 }
 
-TAGS = ("image-classification", "headshare_hf")
 TEACHER_TAGS = ("knowledge-distillation", "arxiv:2201.06945")
 
 
@@ -78,30 +78,53 @@ def render_card(card: CardFields) -> ModelCard:
         ValueError: A field is missing, empty or contradicts another one, or a metric or task is unknown.
     """
     check_fields(card)
+    return fill_template(TEMPLATE, _metadata(card), card=card, **_derived(card))
+
+
+def fill_template(template: Path, metadata: ModelCardData, **values: Any) -> ModelCard:
+    """
+    A card from a template of this folder.
+
+    Args:
+        template (`Path`): The file; what it includes is beside it.
+        metadata (`huggingface_hub.ModelCardData`): The YAML block.
+        values: What the template asks for.
+
+    Raises:
+        jinja2.UndefinedError: A value is missing.
+    """
     # huggingface_hub's own `from_template` renders what is undefined as nothing.
     environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        loader=jinja2.FileSystemLoader(template.parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    environment.filters.update(thousands="{:,}".format, number="{:g}".format, per_cent=_per_cent, duration=_duration)
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    text = template.render(card=card, metrics=METRICS, **_derived(card))
-    return ModelCard(f"---\n{_metadata(card).to_yaml()}\n---\n\n{text}")
+    environment.filters.update(thousands="{:,}".format, number="{:g}".format, duration=_duration, megabytes=_megabytes)
+    text = environment.get_template(template.name).render(**values)
+    return ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}")
 
 
 def _metadata(card: CardFields) -> ModelCardData:
-    tags = [*TAGS, *(TEACHER_TAGS if card.teacher else ()), card.method.name.replace("_", "-"), *card.tags]
+    task = TASK if card.verification else "image-classification"
+    subject_tags = SUBJECTS[card.verification.subject].tags if card.verification else ()
+    teacher_tags = TEACHER_TAGS if card.teacher else ()
+    method_tag = card.method.name.replace("_", "-")
+    pairs = pair_results(card.verification) if card.verification else []
+    results = [*pairs, *(_eval_result(result) for result in card.results)]
     return ModelCardData(
         library_name="transformers",
-        pipeline_tag="image-classification",
+        pipeline_tag=task,
         license=card.license,
         license_name=card.license_name,
         license_link=card.license_link,
         base_model=card.base_model,
         datasets=[card.dataset.id],
-        tags=tags,
-        metrics=sorted({_look_up(METRICS, result.metric, "metric").type for result in card.results}),
+        tags=[task, "headshare_hf", *teacher_tags, method_tag, *subject_tags, *card.tags],
+        metrics=sorted({result.metric_type for result in results}),
         model_name=card.model.name,
-        eval_results=[_eval_result(result) for result in card.results],
+        eval_results=results,
     )
 
 
@@ -121,13 +144,18 @@ def _eval_result(result: CardResult) -> EvalResult:
 
 def _derived(card: CardFields) -> dict[str, Any]:
     """What the template cannot take from a field as it is."""
-    weights = {name: weight for name, weight in asdict(card.method.weights).items() if weight}
-    terms = [f"{weight:g} {_look_up(TERMS, name, 'loss part')}" for name, weight in weights.items()]
-    equation = " + ".join(terms)
+    verification = card.verification
     return {
-        "equation": f"L = {equation}" + (f",   T = {card.method.temperature:g}" if "T²" in equation else ""),
-        "symbols": [text for symbol, text in SYMBOLS.items() if f"{symbol}," in _tokens(equation)],
-        "softened": "T²" in equation,
+        **describe_objective(card.method, card.model.head),
+        "head": head_text(card.model.head),
+        "subject": SUBJECTS[verification.subject] if verification else None,
+        "subject_name": verification.subject if verification else None,
+        "pair_rows": pair_rows(verification) if verification else [],
+        "has_fold_errors": any(
+            p.accuracy_standard_error is not None for p in (verification.sets if verification else ())
+        ),
+        "non_commercial": verification is not None
+        and (is_non_commercial(card.license) or is_non_commercial(card.dataset.license)),
         "results": [
             (_look_up(METRICS, result.metric, "metric").name, _value(result), result) for result in card.results
         ],
@@ -140,7 +168,29 @@ def _derived(card: CardFields) -> dict[str, Any]:
             for result in card.results
             if result.metric == "accuracy"
         ],
-        "most_seeds": max(result.num_seeds for result in card.results),
+        "most_seeds": max((result.num_seeds for result in card.results), default=1),
+    }
+
+
+def describe_objective(method: CardMethod, head: CardHead | None) -> dict[str, Any]:
+    """The equation and what has to be said about it, as `card_objective.md` needs them."""
+    weights = {name: weight for name, weight in asdict(method.weights).items() if weight}
+    terms = [f"{weight:g} {_look_up(TERMS, name, 'loss part')}" for name, weight in weights.items()]
+    equation, kd_scale = " + ".join(terms), method.options.get("kd_scale")
+    softened = "T²" in equation
+    temperature = f"s / {kd_scale:g}" if kd_scale else f"{method.temperature:g}" if softened else ""
+    as_they_are = method.options.get("embedding_distance") == "l2"
+    length = "as they are" if as_they_are else "scaled to length 1"
+    has_margin = head is not None and len(head.margin) > 0
+    return {
+        "method": method,
+        "equation": f"L = {equation}" + (f",   T = {temperature}" if softened else ""),
+        "symbols": [
+            text.format(length=length) for symbol, text in SYMBOLS.items() if f"{symbol}," in _tokens(equation)
+        ],
+        "softened": softened,
+        "kd_scale": kd_scale,
+        "margin": has_margin and "CE(" in equation,
     }
 
 
@@ -165,6 +215,10 @@ def _value(result: CardResult) -> str:
 
 def _per_cent(fraction: float) -> str:
     return f"{100 * fraction:.2f}"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.2f} MB"
 
 
 def _duration(seconds: float) -> str:

@@ -9,7 +9,9 @@ from typing import Any
 from huggingface_hub.utils import validate_repo_id
 
 from ..losses import LossWeights
-from .card_fields import CardFields, CardModel, CardResult
+from ..models.thresholds import check_thresholds
+from .card_fields import CardFields, CardMethod, CardModel, CardResult
+from .card_verification import check_verification
 
 
 def check_fields(card: CardFields) -> None:
@@ -17,7 +19,9 @@ def check_fields(card: CardFields) -> None:
     Raises:
         ValueError: A field is missing, empty, no single line, out of range, or contradicts another. It is named.
     """
-    _check_present(card, "")
+    check_present(card)
+    if card.results is None or not (card.results or card.verification):
+        raise ValueError(f"`results` is {card.results!r}; a model card needs it")
     _check_model(card.model)
     _check_objective(card)
     for name, repo_id in _repo_ids(card).items():
@@ -28,24 +32,50 @@ def check_fields(card: CardFields) -> None:
         _check_result(result, f"results[{index}]")
     for name, value in (card.teacher.metrics if card.teacher else {}).items():
         _check_fraction(value, f"teacher.metrics[{name!r}]")
+    if card.verification:
+        check_verification(card.verification)
+        if card.verification.thresholds:
+            check_thresholds([dict(entry) for entry in card.verification.thresholds])
+        check_commerce(card.license, card.dataset.license)
 
 
-def _check_present(value: Any, name: str) -> None:
+def is_non_commercial(license_text: str) -> bool:
+    """Whether a license, in words or as the Hub spells it, speaks of non-commercial use."""
+    return re.search(r"non-?\s?commercial|-nc\b", license_text.lower()) is not None
+
+
+def check_commerce(weights_license: str, data_license: str) -> None:
+    """
+    Raises:
+        ValueError: The license of the data is non-commercial, and that of the weights is not.
+    """
+    if is_non_commercial(data_license) and not (weights_license == "other" or is_non_commercial(weights_license)):
+        raise ValueError(
+            f"`license` is {weights_license!r}, but the data are for non-commercial use ({data_license!r}); choose a "
+            "non-commercial license of the weights, such as 'cc-by-nc-4.0'"
+        )
+
+
+def check_present(value: Any, name: str = "") -> None:
+    """
+    Raises:
+        ValueError: A field of a card that is not optional is missing or empty, or no single line. It is named.
+    """
     if is_dataclass(value) and not isinstance(value, LossWeights):
         for entry in fields(value):
             inner, inner_name = getattr(value, entry.name), f"{name}.{entry.name}".lstrip(".")
             if not (entry.metadata.get("optional") and (inner is None or inner in ({}, (), []))):
-                _check_present(inner, inner_name)
+                check_present(inner, inner_name)
     elif value is None or (hasattr(value, "__len__") and len(value) == 0):
         raise ValueError(f"`{name}` is {value!r}; a model card needs it")
     elif isinstance(value, str):
         _check_text(value, name)
     elif isinstance(value, Mapping):
         for key, inner in value.items():
-            _check_present(inner, f"{name}[{key!r}]")
+            check_present(inner, f"{name}[{key!r}]")
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
-            _check_present(inner, f"{name}[{index}]")
+            check_present(inner, f"{name}[{index}]")
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"`{name}` is {value}; a model card needs a finite number")
 
@@ -59,7 +89,11 @@ def _check_text(text: str, name: str) -> None:
 
 
 def _check_model(model: CardModel) -> None:
-    _check_positive(model, "model", "embedding_size", "num_parameters", "num_labels", "image_size")
+    _check_positive(model, "model", "embedding_size", "num_parameters", "num_labels")
+    if len(model.image_size) != 2 or not all(edge > 0 for edge in model.image_size):
+        raise ValueError(f"`model.image_size` is {model.image_size}; it must be (height, width) in pixels")
+    if model.head is not None:
+        _check_positive(model.head, "model.head", "scale")
     if model.channel_order not in ("rgb", "bgr"):
         raise ValueError(f"`model.channel_order` is {model.channel_order!r}; allowed: 'rgb', 'bgr'")
     if len(model.image_mean) != len(model.image_std):
@@ -75,8 +109,19 @@ def _check_objective(card: CardFields) -> None:
         raise ValueError(f"`teacher` is missing, but method {card.method.name!r} learns from one: {weights}")
     if not uses_teacher and card.teacher is not None:
         raise ValueError(f"`teacher` is given, but nothing of method {card.method.name!r} uses it: {weights}")
-    if (weights.kd or weights.teacher_head) and card.method.temperature is None:
+    check_softening(card.method)
+
+
+def check_softening(method: CardMethod) -> None:
+    """
+    Raises:
+        ValueError: What softens the outputs of a KL part is missing, or said twice.
+    """
+    softened, has_scale = method.weights.kd or method.weights.teacher_head, "kd_scale" in method.options
+    if softened and not has_scale and method.temperature is None:
         raise ValueError("`method.temperature` is missing, but the objective has a softened KL")
+    if has_scale and method.temperature is not None:
+        raise ValueError("`method.temperature` has no effect beside the option `kd_scale`; leave it out")
 
 
 def _check_license(card: CardFields) -> None:
@@ -92,6 +137,8 @@ def _check_license(card: CardFields) -> None:
 def _repo_ids(card: CardFields) -> dict[str, str]:
     names = {"model.repo_id": card.model.repo_id, "dataset.id": card.dataset.id}
     names.update({f"results[{i}].dataset_id": result.dataset_id for i, result in enumerate(card.results)})
+    sets = card.verification.sets if card.verification else ()
+    names.update({f"verification.sets[{i}].id": pairs.id for i, pairs in enumerate(sets)})
     return {**names, **({"base_model": card.base_model} if card.base_model else {})}
 
 

@@ -12,6 +12,22 @@ _OPTIONAL = {"optional": True}
 
 
 @dataclass(frozen=True)
+class CardHead:
+    """
+    A classifier of class centers, which compares directions.
+
+    Attributes:
+        type (`str`): As `HeadShareConfig.head_type`, e.g. `"arcface"`.
+        scale (`float`): The factor s of the cosine.
+        margin (`tuple[float, ...]`): As `HeadShareConfig.head_margin`, a tuple in any case; empty where it has none.
+    """
+
+    type: str
+    scale: float
+    margin: tuple[float, ...] = field(default=(), metadata=_OPTIONAL)
+
+
+@dataclass(frozen=True)
 class CardModel:
     """
     The network that is published.
@@ -23,10 +39,11 @@ class CardModel:
         embedding_size (`int`): Width of the embedding that the classifier reads.
         num_parameters (`int`): Of backbone and classifier together.
         num_labels (`int`): Number of classes.
-        image_size (`int`): Height and width in pixels of the images that it was trained with.
+        image_size (`tuple[int, int]`): Height and width in pixels of the images that it was trained with.
         channel_order (`str`): `"rgb"` or `"bgr"`, as the image processor has it.
         image_mean (`tuple[float, ...]`): Per channel, subtracted from pixels in [0, 1].
         image_std (`tuple[float, ...]`): Per channel; what remains is divided by it.
+        head ([`CardHead`], *optional*): The classifier; `None` for a linear one.
     """
 
     name: str
@@ -35,10 +52,11 @@ class CardModel:
     embedding_size: int
     num_parameters: int
     num_labels: int
-    image_size: int
+    image_size: tuple[int, int]
     channel_order: str
     image_mean: tuple[float, ...]
     image_std: tuple[float, ...]
+    head: CardHead | None = field(default=None, metadata=_OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -50,7 +68,8 @@ class CardMethod:
         name (`str`): Row of the method table, e.g. `"th_kd"`.
         summary (`str`): What that row does, in one line without a final stop.
         weights ([`LossWeights`]): Weight of every loss part.
-        temperature (`float`, *optional*): T of the softened KL; required where such a part has a weight.
+        temperature (`float`, *optional*): T of the softened KL; required where such a part has a weight, unless
+            `options` has `kd_scale`, which takes its place.
         options (`Mapping[str, Any]`): Further options by name, e.g. `{"student_head": "teacher_frozen"}`; may be empty.
     """
 
@@ -130,6 +149,57 @@ class CardResult:
 
 
 @dataclass(frozen=True)
+class CardPairs:
+    """
+    A set of pairs of images, and what one training run reached on it.
+
+    Attributes:
+        name (`str`): For people, e.g. `"lfw"`.
+        id (`str`): As `CardDataset.id`.
+        num_genuine (`int`): Pairs that show the same.
+        num_impostor (`int`): Pairs that do not.
+        num_folds (`int`): Folds of the accuracy.
+        values (`Mapping[str, float]`): Fractions in [0, 1] by the names of [`verification_metrics`] without that of the
+            set: `accuracy`, `auc`, `eer` and `tar@far=.../...`.
+        accuracy_standard_error (`float`, *optional*): Of the mean over the folds, a fraction.
+    """
+
+    name: str
+    id: str
+    num_genuine: int
+    num_impostor: int
+    num_folds: int
+    values: Mapping[str, float]
+    accuracy_standard_error: float | None = field(default=None, metadata=_OPTIONAL)
+
+
+@dataclass(frozen=True)
+class CardVerification:
+    """
+    What the card of a network says whose embeddings are compared.
+
+    Attributes:
+        subject (`str`): What is on the images, one of [`SUBJECTS`].
+        preparation (`str`): How the images were prepared, e.g. `"aligned by five points to 112 x 112 pixels"`.
+        flip (`bool`): Whether the embeddings of the mirrored images were added, in all results.
+        num_embedding_parameters (`int`): Of the network without its classifier.
+        embedding_bytes (`int`): Size of its weights.
+        total_bytes (`int`): Size of all weights, those of the classifier included.
+        sets (`tuple[CardPairs, ...]`): At least one.
+        thresholds (`tuple[Mapping, ...]`): `HeadShareConfig.verification_thresholds`; may be empty.
+    """
+
+    subject: str
+    preparation: str
+    flip: bool
+    num_embedding_parameters: int
+    embedding_bytes: int
+    total_bytes: int
+    sets: tuple[CardPairs, ...]
+    thresholds: tuple[Mapping[str, Any], ...] = field(default=(), metadata=_OPTIONAL)
+
+
+@dataclass(frozen=True)
 class CardTraining:
     """
     The run that made the published weights.
@@ -171,23 +241,25 @@ class CardFields:
         method ([`CardMethod`]): The objective.
         teacher ([`CardTeacher`], *optional*): `None` for a network that learned from labels alone.
         dataset ([`CardDataset`]): The training images.
-        results (`tuple[CardResult, ...]`): At least one.
+        results (`tuple[CardResult, ...]`): At least one, unless there is `verification`.
         training ([`CardTraining`]): The run.
         license (`str`): License of the weights, as the Hub spells it, e.g. `"apache-2.0"`, or `"other"`.
         license_name (`str`, *optional*): Name of an `"other"` license, which the Hub then asks for.
         license_link (`str`, *optional*): Address of its text, likewise.
         tags (`tuple[str, ...]`, *optional*): Beside those that every card gets.
         base_model (`str`, *optional*): Hub id of the weights that training started from; not the teacher.
+        verification ([`CardVerification`], *optional*): For a network whose embeddings are compared.
     """
 
     model: CardModel
     method: CardMethod
     teacher: CardTeacher | None = field(metadata=_OPTIONAL)
     dataset: CardDataset
-    results: tuple[CardResult, ...]
+    results: tuple[CardResult, ...] = field(metadata=_OPTIONAL)
     training: CardTraining
     license: str
     license_name: str | None = field(default=None, metadata=_OPTIONAL)
     license_link: str | None = field(default=None, metadata=_OPTIONAL)
     tags: tuple[str, ...] = field(default=(), metadata=_OPTIONAL)
     base_model: str | None = field(default=None, metadata=_OPTIONAL)
+    verification: CardVerification | None = field(default=None, metadata=_OPTIONAL)

@@ -1,5 +1,8 @@
 """The two models: embeddings alone, and embeddings with a shareable classifier."""
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -84,9 +87,10 @@ class HeadSharePreTrainedModel(PreTrainedModel):
         wants_info = kwargs.pop("output_loading_info", False)
         # Only then transformers says which shapes differ; they are refused below.
         kwargs["ignore_mismatched_sizes"] = True
-        model, info = cast(Any, super()).from_pretrained(
-            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
-        )
+        with _without_load_report():
+            model, info = cast(Any, super()).from_pretrained(
+                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+            )
         model._load_rest(pretrained_model_name_or_path, info, kwargs)
         problems = [
             f"{kind.replace('_', ' ')}: {sorted(map(str, info[kind]))}" for kind in LOADING_PROBLEMS if info[kind]
@@ -104,6 +108,28 @@ class HeadSharePreTrainedModel(PreTrainedModel):
 
     def _load_rest(self, name_or_path: Any, info: dict[str, Any], options: dict[str, Any]) -> None:
         """Reads what a checkpoint keeps in further files, and takes it off `info["missing_keys"]`."""
+
+
+@contextlib.contextmanager
+def _without_load_report() -> Iterator[None]:
+    """
+    Keeps transformers from logging which tensors a file lacks: class centers come from another file, and any tensor
+    that is really missing is an error here.
+    """
+    loggers = [
+        logging.getLogger(name) for name in ("transformers.modeling_utils", "transformers.utils.loading_report")
+    ]
+    for logger in loggers:
+        logger.addFilter(_is_no_load_report)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(_is_no_load_report)
+
+
+def _is_no_load_report(record: logging.LogRecord) -> bool:
+    return "LOAD REPORT" not in record.getMessage()
 
 
 def _align(model: nn.Module) -> None:

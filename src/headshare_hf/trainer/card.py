@@ -1,7 +1,6 @@
 """The model card of a run, from what the trainer knows of it."""
 
 import os
-import re
 from collections.abc import Sized
 from pathlib import Path
 from typing import Any, cast
@@ -15,9 +14,10 @@ from torch import nn
 from ..hub import CardDataset, CardFields, CardMethod, CardModel, CardResult, CardTeacher, CardTraining
 from ..models import find_classifier
 from . import run_folder
+from .card_pairs import describe_head, describe_verification, slug
 from .config import DistillationConfig
 from .methods import get_method
-from .recipe_arguments import DataArguments, Recipe
+from .recipe_arguments import DataArguments, Recipe, VerificationArguments
 from .trainer import DistillationTrainer
 
 
@@ -29,9 +29,11 @@ def describe_run(
     trainer: DistillationTrainer,
     dataset: CardDataset,
     results: dict[str, Any],
-    eval_split: str = "test",
+    eval_split: str | None = "test",
     augmentation: str = "none",
     weights_license: str = "apache-2.0",
+    subject: str = "faces",
+    preparation: str = "",
 ) -> CardFields:
     """
     Everything that the card of a finished run says.
@@ -40,55 +42,72 @@ def describe_run(
         trainer ([`DistillationTrainer`]): Its trainer.
         dataset ([`CardDataset`]): The training images.
         results (`dict[str, Any]`): What [`run_or_reuse`] returned.
-        eval_split (`str`, *optional*, defaults to `"test"`): The split that the results are of, in `dataset.splits`.
+        eval_split (`str`, *optional*, defaults to `"test"`): The split that accuracies of classes are of, in
+            `dataset.splits`; `None` where there are none.
         augmentation (`str`, *optional*, defaults to `"none"`): Training augmentation, for people.
         weights_license (`str`, *optional*, defaults to `"apache-2.0"`): License of the weights.
+        subject (`str`, *optional*, defaults to `"faces"`): With a verifier: what is on its images, one of [`SUBJECTS`].
+        preparation (`str`, *optional*): With a verifier: how the images were prepared; its card needs that.
+
+    Raises:
+        ValueError: The trainer has no image processor, or the results have no number for a verification set.
     """
     args = trainer.args
     row = get_method(args.method or "plain")
     weights = args.loss_weights
-    softened = weights.kd > 0 or weights.teacher_head > 0
+    uses_temperature = (weights.kd > 0 or weights.teacher_head > 0) and args.kd_scale is None
+    verifier = trainer.verifier
     return CardFields(
         model=_model(trainer, dataset),
         method=CardMethod(
-            args.method or "plain", row.summary, weights, args.temperature if softened else None, _options(args)
+            args.method or "plain",
+            row.summary,
+            weights,
+            args.temperature if uses_temperature else None,
+            describe_options(args),
         ),
         teacher=None if trainer.teacher is None else _teacher(trainer.teacher.model),
         dataset=dataset,
         results=_results(results, dataset, eval_split),
         training=_training(trainer, results, augmentation),
         license=weights_license,
+        verification=None
+        if verifier is None
+        else describe_verification(trainer.student, verifier, dataset, results, subject, preparation),
     )
 
 
 def write_card(trainer: DistillationTrainer, recipe: Recipe, results: dict[str, Any]) -> None:
     """Writes `README.md` into the run's folder: the card of what `recipe` trained."""
-    data = recipe.data
-    train, evaluation = cast(Sized, trainer.train_dataset), cast(Sized, trainer.eval_dataset)
+    data, verification = recipe.data, recipe.verification or VerificationArguments()
+    train, evaluation = cast(Sized, trainer.train_dataset), cast(Sized | None, trainer.eval_dataset)
     trainer.card = describe_run(
         trainer,
-        card_dataset(data, len(train), len(evaluation)),
+        card_dataset(data, len(train), None if evaluation is None else len(evaluation)),
         results,
         eval_split=evaluated_split(data),
         augmentation=data.augmentation,
         weights_license=data.weights_license,
+        subject=verification.subject,
+        preparation=verification.preparation,
     )
     trainer.create_model_card()
 
 
-def evaluated_split(data: DataArguments) -> str:
-    """Name of the split that results are of."""
+def evaluated_split(data: DataArguments) -> str | None:
+    """Name of the split that accuracies of classes are of; `None` where there is none."""
     return "validation" if data.validation_fraction else data.eval_split
 
 
-def card_dataset(data: DataArguments, train_images: int, eval_images: int) -> CardDataset:
-    """Section `data` as the card names it."""
+def card_dataset(data: DataArguments, train_images: int, eval_images: int | None) -> CardDataset:
+    """Section `data` as the card names it; `eval_images` is `None` where no split is evaluated."""
     folder = Path(data.name)
     title = data.title or folder.name
     # A card must not show where on somebody's disk the images were.
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", folder.name).strip("-") or "images"
-    dataset_id = f"local/{slug}" if folder.exists() else data.name
-    splits = {data.train_split: train_images, evaluated_split(data): eval_images}
+    dataset_id = f"local/{slug(folder.name)}" if folder.exists() else data.name
+    splits, evaluated = {data.train_split: train_images}, evaluated_split(data)
+    if evaluated is not None and eval_images is not None:
+        splits[evaluated] = eval_images
     return CardDataset(title, dataset_id, data.license, splits)
 
 
@@ -107,10 +126,11 @@ def _model(trainer: DistillationTrainer, dataset: CardDataset) -> CardModel:
         embedding_size=find_classifier(student).in_features,
         num_parameters=sum(parameter.numel() for parameter in student.parameters()),
         num_labels=student.config.num_labels,
-        image_size=processor.size["height"],
+        image_size=(processor.size["height"], processor.size["width"]),
         channel_order=processor.channel_order,
         image_mean=tuple(processor.image_mean),
         image_std=tuple(processor.image_std),
+        head=describe_head(student),
     )
 
 
@@ -136,7 +156,8 @@ def _teacher(model: nn.Module) -> CardTeacher:
     )
 
 
-def _options(args: DistillationConfig) -> dict[str, Any]:
+def describe_options(args: DistillationConfig) -> dict[str, Any]:
+    """The options of the method that are not at their defaults."""
     defaults = {
         "student_head": "own",
         "kd_scale": None,
@@ -148,25 +169,24 @@ def _options(args: DistillationConfig) -> dict[str, Any]:
     return {name: getattr(args, name) for name, value in defaults.items() if getattr(args, name) != value}
 
 
-def _results(results: dict[str, Any], dataset: CardDataset, split: str) -> tuple[CardResult, ...]:
-    found = [name for name in _METRICS if f"eval_{name}" in results]
-    images = dataset.splits[split]
+def _results(results: dict[str, Any], dataset: CardDataset, split: str | None) -> tuple[CardResult, ...]:
+    if split is None:
+        return ()
     return tuple(
-        CardResult(name, results[f"eval_{name}"], dataset.name, dataset.id, split, images, num_seeds=1)
-        for name in found
+        CardResult(name, results[f"eval_{name}"], dataset.name, dataset.id, split, dataset.splits[split], num_seeds=1)
+        for name in _METRICS
+        if f"eval_{name}" in results
     )
 
 
 def _training(trainer: DistillationTrainer, results: dict[str, Any], augmentation: str) -> CardTraining:
     args = trainer.args
-    optimizer = str(getattr(args.optim, "value", args.optim))
-    settings = [optimizer, args.optim_args, f"weight decay {args.weight_decay:g}"]
     return CardTraining(
         epochs=args.num_train_epochs,
         batch_size=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         learning_rate=args.learning_rate,
-        optimizer=", ".join(setting for setting in settings if setting),
-        schedule=_schedule(args),
+        optimizer=describe_optimizer(args),
+        schedule=describe_schedule(args),
         augmentation=augmentation,
         seed=args.seed,
         precision=_PRECISIONS[trainer.accelerator.mixed_precision],
@@ -176,9 +196,20 @@ def _training(trainer: DistillationTrainer, results: dict[str, Any], augmentatio
     )
 
 
-def _schedule(args: DistillationConfig) -> str:
+def describe_optimizer(args: DistillationConfig) -> str:
+    """E.g. `sgd, momentum=0.9, weight decay 0.0005`."""
+    settings = [str(getattr(args.optim, "value", args.optim)), args.optim_args, f"weight decay {args.weight_decay:g}"]
+    return ", ".join(setting for setting in settings if setting)
+
+
+def describe_schedule(args: DistillationConfig) -> str:
+    """E.g. `cosine`, or `times 0.1 after epochs 150, 180`."""
     if args.lr_decay_epochs is None:
-        return str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+        kind = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+        # `TrainingArguments` has parsed the text that its annotation also allows.
+        settings = cast(dict[str, Any], args.lr_scheduler_kwargs or {})
+        options = [f"{name} {value}" for name, value in settings.items()]
+        return ", ".join([kind, *options])
     return f"times {args.lr_decay_rate:g} after epochs {', '.join(map(str, args.lr_decay_epochs))}"
 
 

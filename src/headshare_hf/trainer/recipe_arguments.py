@@ -163,6 +163,7 @@ class VerificationArguments:
         sets (`list[str]`): What [`load_verification_set`] reads, e.g. `lfw.bin`.
         flip (`bool`): Add the embeddings of the mirrored images.
         held_out_pairs (`int`): How many pairs to draw from `data.held_out_classes`.
+        every_epochs (`int`): After how many epochs of training to score.
         subject (`str`): What is on the images, one of [`SUBJECTS`]; the model card speaks of that.
         preparation (`str`): How the images were prepared, e.g. `aligned by five points to 112 x 112 pixels`; the model
             card needs it.
@@ -171,6 +172,7 @@ class VerificationArguments:
     sets: list[str] = field(default_factory=list, metadata={"help": "Files or folders of image pairs."})
     flip: bool = field(default=True, metadata={"help": "Add the embeddings of the mirrored images."})
     held_out_pairs: int = field(default=6000, metadata={"help": "Pairs of the held-out classes."})
+    every_epochs: int = field(default=1, metadata={"help": "After how many epochs to score."})
     subject: str = field(default="faces", metadata={"help": "faces or characters, for the card."})
     preparation: str = field(default="", metadata={"help": "How the images were prepared, for the card."})
 

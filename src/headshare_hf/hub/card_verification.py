@@ -1,0 +1,161 @@
+"""What a model card says about verification: names of metrics, and words that fit what is on the images."""
+
+import math
+import re
+from typing import NamedTuple
+
+from huggingface_hub import EvalResult
+
+from .card_fields import CardHead, CardPairs, CardVerification
+
+
+# The Hub has no task of comparing two images; this one is that of the embeddings.
+TASK = "image-feature-extraction"
+
+
+class Subject(NamedTuple):
+    """
+    Words for what is on the images.
+
+    Attributes:
+        one (`str`): A single one of them.
+        same (`str`): What a genuine pair shares.
+        classes (`str`): What the classifier told apart while it was trained.
+        task (`str`): Name of the task in the results.
+        tags (`tuple[str, ...]`): Tags of the card.
+    """
+
+    one: str
+    same: str
+    classes: str
+    task: str
+    tags: tuple[str, ...]
+
+
+SUBJECTS: dict[str, Subject] = {
+    "faces": Subject(
+        "face", "the same person", "identities", "Face Verification", ("face-recognition", "face-verification")
+    ),
+    "characters": Subject("character", "the same character", "characters", "Character Verification", ()),
+}
+
+# Identifiers of the Hub, or names that nothing else there has, and what people read.
+_METRICS = {
+    "accuracy": ("accuracy", "Accuracy over {folds} folds"),
+    "auc": ("roc_auc", "Area under the ROC curve"),
+    "eer": ("eer", "Equal error rate"),
+}
+_TAR = re.compile(r"tar@far=(?P<far>[^/]+)/(?P<rule>at_most|nearest)")
+
+
+def is_pair_metric(name: str) -> bool:
+    """Whether a card has a name for this metric of a set of pairs."""
+    return name in _METRICS or _TAR.fullmatch(name) is not None
+
+
+def pair_metric(name: str, pairs: CardPairs) -> tuple[str, str]:
+    """
+    A metric of [`CardPairs`] as the Hub calls it.
+
+    Returns:
+        `tuple[str, str]`: Type, and name for people.
+
+    Raises:
+        ValueError: There is no such metric.
+    """
+    rate = _TAR.fullmatch(name)
+    if rate is not None:
+        return "tar", f"TAR at FAR {rate['far']} (rule {rate['rule']})"
+    if name not in _METRICS:
+        raise ValueError(
+            f"unknown metric {name!r} of pairs; a model card knows: {', '.join(_METRICS)}, tar@far=.../at_most and "
+            "tar@far=.../nearest"
+        )
+    kind, title = _METRICS[name]
+    return kind, title.format(folds=pairs.num_folds)
+
+
+def pair_results(verification: CardVerification) -> list[EvalResult]:
+    """The results as the Hub's metadata has them: each name tells set, pairs, FAR with its rule, and mirroring."""
+    mirrored = "with" if verification.flip else "without"
+    return [
+        EvalResult(
+            task_type=TASK,
+            task_name=SUBJECTS[verification.subject].task,
+            dataset_type=pairs.id,
+            dataset_name=pairs.name,
+            metric_type=pair_metric(name, pairs)[0],
+            metric_name=(
+                f"{pair_metric(name, pairs)[1]}, {pairs.name}, {pairs.num_genuine + pairs.num_impostor:,} pairs, "
+                f"{mirrored} mirrored images"
+            ),
+            metric_value=round(value, 6),
+        )
+        for pairs in verification.sets
+        for name, value in pairs.values.items()
+    ]
+
+
+def pair_rows(verification: CardVerification) -> list[tuple[str, str, CardPairs]]:
+    """The rows of the table that people read: name of the metric, value in per cent, and its set."""
+    rows = []
+    for pairs in verification.sets:
+        for name, value in pairs.values.items():
+            error = pairs.accuracy_standard_error if name == "accuracy" else None
+            shown = f"{100 * value:.2f}" + ("" if error is None else f" ± {100 * error:.2f}")
+            rows.append((pair_metric(name, pairs)[1], shown, pairs))
+    return rows
+
+
+def head_text(head: CardHead | None) -> str:
+    """A classifier in words: `arcface, scale 64, margin 0.5`."""
+    if head is None:
+        return "linear"
+    margin = f", margin {', '.join(f'{part:g}' for part in head.margin)}" if head.margin else ", no margin"
+    unit = " radians" if head.type == "arcface" else ""
+    return f"{head.type}, scale {head.scale:g}{margin}{unit}"
+
+
+def check_subject(subject: str) -> None:
+    """
+    Raises:
+        ValueError: A card has no words for this subject.
+    """
+    if subject not in SUBJECTS:
+        raise ValueError(f"`verification.subject` is {subject!r}; allowed: {', '.join(SUBJECTS)}")
+
+
+def check_verification(verification: CardVerification) -> None:
+    """
+    Checks the numbers of a card's section on verification; that nothing is missing has been checked before.
+
+    Raises:
+        ValueError: A field is out of range or contradicts another. It is named.
+    """
+    check_subject(verification.subject)
+    if not verification.num_embedding_parameters > 0:
+        raise ValueError(
+            f"`verification.num_embedding_parameters` is {verification.num_embedding_parameters}; it must be positive"
+        )
+    if not 0 < verification.embedding_bytes <= verification.total_bytes:
+        raise ValueError(
+            f"`verification.embedding_bytes` is {verification.embedding_bytes} and `verification.total_bytes` "
+            f"{verification.total_bytes}; the first is positive, and a part of the second"
+        )
+    for index, pairs in enumerate(verification.sets):
+        _check_pairs(pairs, f"verification.sets[{index}]")
+
+
+def _check_pairs(pairs: CardPairs, name: str) -> None:
+    for count in ("num_genuine", "num_impostor"):
+        if not getattr(pairs, count) > 0:
+            raise ValueError(f"`{name}.{count}` is {getattr(pairs, count)}; it must be positive")
+    if pairs.num_folds < 2:
+        raise ValueError(f"`{name}.num_folds` is {pairs.num_folds}; there are at least two")
+    for metric, value in pairs.values.items():
+        pair_metric(metric, pairs)
+        if not 0 <= value <= 1:
+            raise ValueError(f"`{name}.values[{metric!r}]` is {value}; expected a fraction in [0, 1], not per cent")
+    error = pairs.accuracy_standard_error
+    if error is not None and not (math.isfinite(error) and 0 <= error <= 1):
+        raise ValueError(f"`{name}.accuracy_standard_error` is {error}; expected a fraction in [0, 1]")
