@@ -29,7 +29,7 @@ from headshare_hf.evaluation.run import run_verification
 from headshare_hf.evaluation.run_options import VerificationOptions
 from headshare_hf.trainer import METHODS
 from headshare_hf.trainer.card import write_card
-from headshare_hf.trainer.recipe import run_recipe
+from headshare_hf.trainer.recipe import build_data, run_recipe
 from headshare_hf.trainer.recipe_arguments import ModelArguments, Recipe, StudentHeadArguments, parse_recipe
 
 
@@ -88,33 +88,29 @@ def plan(recipe: Recipe, output: Path, every_method: bool) -> dict[str, Recipe]:
     return runs
 
 
-def check_open_set(verifier: Verifier, trained: list[str]) -> None:
-    """Refuses pairs of classes that are trained on: the result would say nothing of strangers."""
-    for pairs in verifier.sets:
-        shared = shared_identities(trained, pairs.names or [])
+def load_pairs(recipe: Recipe) -> Verifier:
+    """The sets of pairs. Refuses those of classes that are trained on: the result would say nothing of strangers."""
+    data = build_data(recipe.data, recipe.training.seed, recipe.verification)
+    if data.verifier is None:
+        raise SystemExit("the recipe needs a section `verification`")
+    for pairs in data.verifier.sets:
+        shared = shared_identities(data.label_names, pairs.names or [])
         if shared:
             raise SystemExit(
                 f"{len(shared)} classes of {pairs.name} are trained on, e.g. {shared[0]}; hold them out with "
                 "`data.held_out_classes`"
             )
+    return data.verifier
 
 
-def run_all(recipe: Recipe, output: Path, every_method: bool, table: Table) -> Verifier:
-    """Makes every run of one seed, adds what it reached to the table, and returns the sets."""
-    verifier: Verifier | None = None
+def run_all(recipe: Recipe, output: Path, every_method: bool, verifier: Verifier, table: Table) -> None:
+    """Makes every run of one seed, and adds what it reached to the table."""
     for name, cell in plan(recipe, output, every_method).items():
         print(f"== {name}, seed {recipe.training.seed}", flush=True)
         trainer, results = run_recipe(cell)
-        if trainer.verifier is None:
-            raise SystemExit("the recipe needs a section `verification`")
-        verifier = trainer.verifier
-        check_open_set(verifier, trainer.train_dataset.label_names)
         write_card(trainer, cell, results)
         table.add(name, verifier(HeadShareModel.from_pretrained(trainer.folder)))
         table.folders[name] = str(trainer.folder)
-    if verifier is None:
-        raise SystemExit("nothing was run")
-    return verifier
 
 
 def report(output: Path, table: Table, seeds: int) -> None:
@@ -170,10 +166,10 @@ def main() -> None:
         parser.error("--seeds must be at least 1")
     logging.disable_progress_bar()
     recipe = parse_recipe(["--config", options.config, *overrides])
-    started, table = time.monotonic(), Table()
+    started, table, verifier = time.monotonic(), Table(), load_pairs(recipe)
     for seed in range(recipe.training.seed, recipe.training.seed + options.seeds):
         cell = replace(recipe, training=replace(recipe.training, seed=seed))
-        verifier = run_all(cell, options.output / f"seed_{seed}", options.all, table)
+        run_all(cell, options.output / f"seed_{seed}", options.all, verifier, table)
     report(options.output, table, options.seeds)
     pairs = verifier.sets[0]
     rows = table.rows[pairs.name]

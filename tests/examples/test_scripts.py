@@ -8,9 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from datasets import Dataset
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file
 
-from headshare_hf import HeadShareForImageClassification, HeadShareImageProcessor
+from headshare_hf import HeadShareForImageClassification, HeadShareImageProcessor, HeadShareModel
+from headshare_hf.data import draw_pairs, load_splits
 from headshare_hf.trainer import is_finished
 
 
@@ -113,3 +117,38 @@ def test_the_chain_killed_in_its_second_run_goes_on_there(tmp_path):
     assert [path.stat().st_mtime_ns for path in kept] == before
     assert set(results["runs"]) == {"1_temporary_student", "2_teacher", "3_student"}
     assert is_finished(teacher) and (runs / "3_student" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_quickstart_of_verification_ends_with_rates_curves_and_a_reloaded_network(tmp_path):
+    small = "--training.max_steps 2 --data.max_train_samples 726 --data.max_eval_samples 242 --training.use_cpu true"
+    options = [*small.split(), "--verification.held_out_pairs", "400", "--teacher.backbone", "mobilefacenet_1x"]
+    done = _run("quickstart_verification.py", "--output", str(tmp_path), "--all", *options)
+    for row in ("teacher", "student alone", "TH-KD", "embedding distance", "KD", "SH-KD"):
+        assert f"\n{row} " in done.stdout
+    assert "tar@far=1e-2/at_most" in done.stdout and done.stdout.count("same at FAR 1e-2:") == 2
+    assert (tmp_path / "held_out_roc.png").is_file() and (tmp_path / "held_out_det.png").is_file()
+    rows = json.loads((tmp_path / "results.json").read_text())["sets"]["held_out"]
+    assert all(0 <= row["accuracy"][0] <= 1 for row in rows.values()) and len(rows) == 6
+    best = tmp_path / "seed_42" / "th_kd"
+    network = HeadShareModel.from_pretrained(best)
+    assert network.config.backbone == "mobilefacenet" and "classifier.weight" not in network.state_dict()
+    teacher = load_file(tmp_path / "seed_42" / "sh_kd" / "2_teacher" / "class_centers.safetensors")
+    student = load_file(tmp_path / "seed_42" / "sh_kd" / "3_student" / "class_centers.safetensors")
+    assert torch.equal(teacher["classifier.weight"], student["classifier.weight"])
+
+
+def test_quickstart_of_verification_refuses_classes_that_are_trained_on(tmp_path):
+    splits = load_splits(ROOT / "examples" / "data" / "omniglot-8alphabets", ["test"])
+    pairs = draw_pairs(splits, "seen", 200)
+    folder = tmp_path / "seen"
+    folder.mkdir()
+    Dataset.from_dict({"image": list(pairs.images), "label": list(pairs.names)}).to_parquet(folder / "test.parquet")
+    rows = zip(pairs.index_a, pairs.index_b, pairs.is_same.astype(int), strict=True)
+    (folder / "pairs.csv").write_text("index_a,index_b,same\n" + "".join(f"{a},{b},{s}\n" for a, b, s in rows))
+    options = (
+        "--data.held_out_classes null --training.max_steps 1 --data.max_train_samples 484 --training.use_cpu true"
+    )
+    sets = ["--verification.sets", f"[{folder}]", "--teacher.backbone", "mobilefacenet_1x"]
+    done = _run("quickstart_verification.py", "--output", str(tmp_path / "out"), *options.split(), *sets, check=False)
+    assert done.returncode != 0 and "242 classes of seen are trained on" in done.stderr
