@@ -85,3 +85,18 @@ def test_two_processes_resume(runs, tmp_path):
     _launch(tmp_path, 8, TWO, mode="resume")
     expected, found = (load_file(base / "weights_0.safetensors") for base in (folder / "two", tmp_path))
     assert all(torch.equal(value, found[name]) for name, value in expected.items())
+
+
+def test_shared_class_centers_in_two_processes_equal_one(tmp_path):
+    (one,) = _launch(tmp_path / "one", 16, ["--cpu", "--num_processes", "1"], mode="faces")
+    left, right = _launch(tmp_path / "two", 8, TWO, mode="faces")
+    assert left["losses"] == pytest.approx(one["losses"], rel=1e-5)
+    expected = load_file(tmp_path / "one" / "weights_0.safetensors")
+    for rank in (0, 1):
+        found = load_file(tmp_path / "two" / f"weights_{rank}.safetensors")
+        assert expected.keys() == found.keys() and "classifier.weight" in found
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6, msg=name)
+    # The main process alone has the embeddings.
+    assert left["verified"] == pytest.approx(one["verified"], abs=0.03) and len(one["verified"]) >= 3
+    assert right["verified"] == {}
