@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 OUT ?= outputs/quickstart
 VERIFICATION_OUT ?= outputs/verification
 SEEDS ?= 1
+HUB ?= outputs/hub
 
-.PHONY: quickstart quickstart-verification test quality style clean
+.PHONY: quickstart quickstart-verification demo docs hub test quality style clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +22,18 @@ quickstart: $(VENV)/.installed
 ## Open-set verification of the embedded characters: a table of TAR at FAR, ROC curves, a MobileFaceNet that verifies.
 quickstart-verification: $(VENV)/.installed
 	$(BIN)/python examples/quickstart_verification.py --config examples/configs/quickstart_verification.yaml --output $(VERIFICATION_OUT) --seeds $(SEEDS)
+
+## A page to try models: DEMO_MODELS, DEMO_TEACHER and DEMO_VERIFICATION_MODELS name Hub ids or folders.
+demo: $(VENV)/.installed
+	$(BIN)/python spaces/app.py
+
+## The guides and the API reference as a site in site/; open site/index.html. Its search needs a web server.
+docs: $(VENV)/.installed
+	$(BIN)/mkdocs build --strict
+
+## A Hub on loopback, to try a push by hand; it prints its tokens and what to export.
+hub: $(VENV)/.installed
+	PYTHONPATH=tests $(BIN)/python -m hub_server --folder $(HUB)
 
 ## Every test.
 test: $(VENV)/.installed

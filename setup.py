@@ -22,8 +22,15 @@ INSTALL_REQUIRES = [
     "tqdm>=4.66",
     "jinja2>=3.1",  # huggingface_hub needs it to render a model card
 ]
+DEMO = ["gradio>=6.20"]
+# mkdocs 2 has no hooks, and no plugins.
+DOCS = ["mkdocs>=1.6.1,<2", "mkdocs-material>=9.8", "mkdocstrings>=1.0.8", "mkdocstrings-python>=2.0.11"]
+ONNX = ["onnx>=1.23", "onnxruntime>=1.31", "onnxscript>=0.7"]
 EXTRAS = {
-    "test": ["pytest>=8", "pytest-timeout>=2.3", "scikit-learn>=1.5"],
+    "demo": DEMO,
+    "docs": DOCS,
+    "onnx": ONNX,
+    "test": ["pytest>=8", "pytest-timeout>=2.3", "scikit-learn>=1.5", "playwright>=1.50", *DEMO, *DOCS, *ONNX],
     "quality": ["ruff>=0.12", "mypy>=1.17", "types-PyYAML"],
 }
 EXTRAS["dev"] = sorted({package for packages in EXTRAS.values() for package in packages})

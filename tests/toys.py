@@ -1,10 +1,15 @@
 """Small models and data sets that many tests share."""
 
+import io
+
+import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import Dataset
 from transformers import ViTConfig, ViTForImageClassification
 
 from headshare_hf import DistillationConfig, HeadShareConfig, HeadShareForImageClassification
+from headshare_hf.data import VerificationSet
 
 
 NUM_LABELS = 5
@@ -82,3 +87,14 @@ def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -
     assert left.keys() == right.keys()
     for name, value in left.items():
         assert torch.equal(value, right[name]), name
+
+
+def noise_pairs() -> VerificationSet:
+    """Forty pairs of images of noise, half of them called the same."""
+    images, random = [], np.random.RandomState(0)
+    for _ in range(24):
+        buffer = io.BytesIO()
+        Image.fromarray(random.randint(0, 256, (16, 16, 3), dtype=np.uint8)).save(buffer, "png")
+        images.append({"bytes": buffer.getvalue(), "path": None})
+    first, second = random.randint(0, 12, 40), random.randint(12, 24, 40)
+    return VerificationSet("noise", images, first, second, np.arange(40) % 2 == 0)

@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from toys import ToyImages, noise_pairs
+
+from headshare_hf import HeadShareForImageClassification, HeadShareImageProcessor
+from headshare_hf.evaluation import Verifier, verification_metrics
 
 
 TESTS = Path(__file__).parents[1]
@@ -100,3 +104,19 @@ def test_shared_class_centers_in_two_processes_equal_one(tmp_path):
     # The main process alone has the embeddings.
     assert left["verified"] == pytest.approx(one["verified"], abs=0.03) and len(one["verified"]) >= 3
     assert right["verified"] == {}
+
+
+def test_two_processes_evaluate_the_weights_that_are_saved(tmp_path):
+    """Each process has batch statistics of its own after the last step; those of the first one are saved."""
+    left, _ = _launch(tmp_path, 8, TWO, mode="statistics")
+    weights = [load_file(tmp_path / f"weights_{rank}.safetensors") for rank in (0, 1)]
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
+    student = HeadShareForImageClassification.from_pretrained(tmp_path / "run").eval()
+    processor = HeadShareImageProcessor(size={"height": 16, "width": 16})
+    found = verification_metrics(Verifier([noise_pairs()], processor)(student))
+    data = ToyImages(40, seed=1)
+    correct = (student(data.images).logits.argmax(1) == data.labels).float().mean().item()
+    assert left["eval_accuracy"] == pytest.approx(correct, abs=1e-6)
+    for name in ("noise_accuracy", "noise_auc"):
+        assert left[f"eval_{name}"] == pytest.approx(found[name], abs=1e-6)

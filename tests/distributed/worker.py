@@ -1,17 +1,13 @@
 """What every process of a distributed test runs: a short distillation, and a record of what it saw."""
 
-import io
 import json
 import sys
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
 from safetensors.torch import save_file
-from toys import ToyImages, arguments, losses, resnet, vit
+from toys import ToyImages, arguments, losses, noise_pairs, resnet, vit
 
 from headshare_hf import DistillationTrainer, HeadShareImageProcessor
-from headshare_hf.data import VerificationSet
 from headshare_hf.evaluation import Verifier
 from headshare_hf.trainer import run_or_reuse
 
@@ -63,16 +59,6 @@ def main(folder: Path, batch: int, resume: bool) -> None:
     trainer.accelerator.end_training()
 
 
-def _pairs() -> VerificationSet:
-    images, random = [], np.random.RandomState(0)
-    for _ in range(24):
-        buffer = io.BytesIO()
-        Image.fromarray(random.randint(0, 256, (16, 16, 3), dtype=np.uint8)).save(buffer, "png")
-        images.append({"bytes": buffer.getvalue(), "path": None})
-    first, second = random.randint(0, 12, 40), random.randint(12, 24, 40)
-    return VerificationSet("noise", images, first, second, np.arange(40) % 2 == 0)
-
-
 def faces(folder: Path, batch: int) -> None:
     """TH-KD with class centers and a margin; layer norms, so that half a batch is computed as in the whole one."""
     shape = {"head_type": "arcface", "head_scale": 16.0, "backbone_kwargs": {"img_size": 16}, "image_size": 16}
@@ -83,7 +69,7 @@ def faces(folder: Path, batch: int) -> None:
         arguments(folder / "run", method="th_kd_coupled", per_device_train_batch_size=batch),
         teacher=teacher,
         train_dataset=ToyImages(64),
-        verifier=Verifier([_pairs()], processor, batch_size=batch),
+        verifier=Verifier([noise_pairs()], processor, batch_size=batch),
     )
     results = run_or_reuse(trainer)
     rank = trainer.args.process_index
@@ -94,8 +80,22 @@ def faces(folder: Path, batch: int) -> None:
     trainer.accelerator.end_training()
 
 
+def statistics(folder: Path, batch: int) -> None:
+    """A network with batch statistics, which every process measures on its own half of the images."""
+    args = arguments(folder / "run", per_device_train_batch_size=batch)
+    verifier = Verifier([noise_pairs()], HeadShareImageProcessor(size={"height": 16, "width": 16}), batch_size=batch)
+    trainer = DistillationTrainer(
+        resnet(seed=1), args, train_dataset=ToyImages(64), eval_dataset=ToyImages(40, seed=1), verifier=verifier
+    )
+    results = run_or_reuse(trainer)
+    report = {name: value for name, value in results.items() if "accuracy" in name or "auc" in name or "loss" in name}
+    (folder / f"report_{trainer.args.process_index}.json").write_text(json.dumps(report))
+    save_file(trainer.student.state_dict(), folder / f"weights_{trainer.args.process_index}.safetensors")
+    trainer.accelerator.end_training()
+
+
 if __name__ == "__main__":
-    if sys.argv[3] == "faces":
-        faces(Path(sys.argv[1]), int(sys.argv[2]))
+    if sys.argv[3] in ("faces", "statistics"):
+        {"faces": faces, "statistics": statistics}[sys.argv[3]](Path(sys.argv[1]), int(sys.argv[2]))
     else:
         main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "resume")

@@ -231,7 +231,7 @@ def test_the_code_of_the_card_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     content = render_card(changed(CARD, "model.repo_id", "someone/net")).text
     blocks = re.findall(r"```python\n(.*?)```", content, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
     printed = capsys.readouterr().out

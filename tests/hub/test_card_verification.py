@@ -210,7 +210,7 @@ def test_the_code_of_the_card_runs(thresholds, tmp_path, monkeypatch, capsys):
     blocks = re.findall(
         r"```python\n(.*?)```", render_card(changed(CARD, "verification.thresholds", thresholds)).text, re.DOTALL
     )
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
     printed = capsys.readouterr().out

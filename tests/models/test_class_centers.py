@@ -92,3 +92,11 @@ def test_centers_in_their_own_file_are_no_missing_weights_to_warn_of(tmp_path, c
     finally:
         handlers.removeHandler(caplog.handler)
     assert "MISSING" not in caplog.text and "UNEXPECTED" not in caplog.text
+
+
+def test_a_linear_head_leaves_no_centers_of_an_earlier_model(tmp_path):
+    resnet(head_type="arcface").save_pretrained(tmp_path)
+    model = resnet()
+    model.save_pretrained(tmp_path)
+    assert not (tmp_path / CENTERS_FILE).exists()
+    assert_same(snapshot(HeadShareForImageClassification.from_pretrained(tmp_path)), snapshot(model))

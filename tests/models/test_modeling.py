@@ -23,6 +23,7 @@ from headshare_hf import HeadShareConfig, HeadShareForImageClassification, HeadS
         ({"head_type": "cosine", "head_margin": 0.5}, "`head_margin` has no effect on a cosine head"),
         ({"head_type": "combined"}, r"a combined head needs the list \[m1, m2, m3\]"),
         ({"head_type": "combined", "head_margin": [0.0, 0.5, 0.0]}, "m1 must be positive, m2 and m3 not negative"),
+        ({"head_type": "combined", "head_margin": [1.35, 0.0, 0.0]}, "set `head_gradient='straight_through'`"),
         ({"head_type": "arcface", "head_margin": [1.0, 0.5, 0.0]}, "arcface takes one number that is not negative"),
         ({"head_type": "adaface", "head_margin": -0.4}, "adaface takes one number that is not negative"),
         ({"head_type": "arcface", "head_gradient": "exact"}, "`head_gradient` is 'exact'; allowed: true, straight"),

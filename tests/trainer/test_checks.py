@@ -155,7 +155,7 @@ def _images(labels):
     [
         ([], "train_dataset is empty"),
         ([0, 1, 5], "row 2 of train_dataset has label 5, outside of 0 to 4"),
-        ([0, -1], "row 1 of train_dataset has label -1"),
+        ([0, -2], "row 1 of train_dataset has label -2"),
         ([3, 3, 3], "train_dataset has only one class"),
     ],
 )

@@ -4,12 +4,21 @@ import math
 
 import pytest
 import torch
+from PIL import Image
 from toys import ToyImages, arguments, assert_same, losses, resnet, snapshot
 
-from headshare_hf import DistillationTrainer, HeadShareForImageClassification, HeadShareModel
+from headshare_hf import (
+    DistillationTrainer,
+    HeadShareForImageClassification,
+    HeadShareImageProcessor,
+    HeadShareModel,
+    StudentHeadStages,
+    run_student_head_kd,
+)
+from headshare_hf.data import ImageClassificationDataset, load_splits
 from headshare_hf.losses import cross_entropy, kd_loss
 from headshare_hf.models import CENTERS_FILE
-from headshare_hf.trainer import run_or_reuse
+from headshare_hf.trainer import RunFolderError, run_or_reuse
 from headshare_hf.trainer.softening import default_kd_scale
 
 
@@ -129,3 +138,78 @@ def test_cosine_heads_have_a_scale_of_their_own_by_default(teacher, fields, expe
 def test_the_default_scale_is_that_of_adacos():
     assert default_kd_scale(93_431) == pytest.approx(2**0.5 * math.log(93_430), abs=0.005)
     assert default_kd_scale(2) > 0
+
+
+@pytest.mark.parametrize(
+    "change, field",
+    [
+        ({"head_margin": 0.5}, "configuration.head_margin"),
+        ({"head_scale": 32.0}, "configuration.head_scale"),
+        ({"head_type": "cosface"}, "configuration.head_type"),
+        ({"head_gradient": "straight_through"}, "configuration.head_gradient"),
+    ],
+)
+def test_a_run_with_another_head_is_another_run(change, field, tmp_path):
+    run_or_reuse(_trainer(tmp_path, _face(1)))
+    with pytest.raises(RunFolderError, match=f"`{field}` is"):
+        run_or_reuse(_trainer(tmp_path, _face(1, **change)))
+
+
+@pytest.mark.parametrize("change", [{"warmup_steps": 2}, {"bf16": True}, {"lr_scheduler_kwargs": {"x": 1}}])
+def test_a_run_with_another_schedule_or_precision_is_another_run(change, tmp_path):
+    run_or_reuse(_trainer(tmp_path))
+    with pytest.raises(RunFolderError, match=f"`{next(iter(change))}` is"):
+        run_or_reuse(_trainer(tmp_path, **change))
+
+
+def test_images_prepared_otherwise_are_another_run(tmp_path):
+    for split in ("red", "blue"):
+        (tmp_path / "images" / split).mkdir(parents=True)
+        for index in range(4):
+            Image.new("RGB", (16, 16), split).save(tmp_path / "images" / split / f"{index}.png")
+    (split,) = load_splits(tmp_path / "images", ["train"])
+
+    def run(augmentation="none", mean=0.5):
+        processor = HeadShareImageProcessor(size={"height": 16, "width": 16}, image_mean=[mean] * 3)
+        data = ImageClassificationDataset(split, processor, training=True, augmentation=augmentation)
+        run_or_reuse(
+            DistillationTrainer(
+                resnet(num_labels=2, id2label=data.id2label), arguments(tmp_path / "run"), train_dataset=data
+            )
+        )
+
+    run()
+    run()
+    for change in ({"augmentation": "flip"}, {"mean": 0.4}):
+        with pytest.raises(RunFolderError, match="`preparation` is"):
+            run(**change)
+
+
+def test_sh_kd_with_a_temporary_student_that_has_no_kl(tmp_path):
+    stages = StudentHeadStages(
+        new_student=_face,
+        new_teacher=lambda seed: _face(seed, "resnet14"),
+        temporary_method="embedding",
+        teacher=_face(2, "resnet14"),
+    )
+    args = arguments(tmp_path, method="sh_kd", kd_scale=8.0, max_steps=1)
+    _, results = run_student_head_kd(stages, args, train_dataset=ToyImages())
+    assert len(results) == 3
+
+
+def test_an_adaface_teacher_is_no_second_head_with_a_margin(tmp_path):
+    teacher = _face(2, "resnet14", head_type="adaface")
+    with pytest.raises(ValueError, match="the teacher's AdaFace head measures the length of its own embeddings"):
+        _trainer(tmp_path, teacher=teacher, method="th_kd_coupled")
+    _trainer(tmp_path, teacher=teacher, method="th_kd").train()
+
+
+def test_images_without_label_are_left_out_of_training(tmp_path):
+    data = ToyImages()
+    data.labels = data.labels.clone()
+    data.labels[::3] = -1
+    trainer = DistillationTrainer(_face(1), arguments(tmp_path), train_dataset=data)
+    trainer.train()
+    assert all(torch.tensor(losses(trainer)).isfinite())
+    model, images = _face(1).train(), ToyImages(4).images
+    assert model(images, labels=torch.full((4,), -1)).loss == 0

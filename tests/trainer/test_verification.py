@@ -1,5 +1,6 @@
 """Pairs of images that are scored while a network trains, and the recipe sections that name them."""
 
+import json
 import logging
 
 import numpy as np
@@ -100,7 +101,7 @@ def test_a_recipe_without_classes_to_evaluate(folder, pairs):
         {
             "student": {"backbone": "mobilefacenet_1x", "head_type": "arcface", "embedding_size": 32},
             "data": {"name": str(folder / "images"), "eval_split": None, "image_size": 16, "channel_order": "bgr"},
-            "verification": {"sets": [str(folder / "colors.bin")]},
+            "verification": {"sets": [str(folder / "colors.bin")], "preparation": "flat colors"},
             "training": {"output_dir": str(folder / "run"), "max_steps": 1, "use_cpu": True, "report_to": "none"},
         }
     )
@@ -143,3 +144,29 @@ def test_a_validation_share_needs_an_evaluation_split():
 def test_a_wrong_image_size_is_refused(size):
     with pytest.raises(ValueError, match="`data.image_size` is .*; it must be one int, or"):
         DataArguments(name="x", image_size=size)
+
+
+def test_what_the_card_needs_is_asked_for_before_training(folder, pairs):
+    write_verification_bin(folder / "colors.bin", pairs)
+    recipe = build_recipe(
+        {
+            "student": {"backbone": "resnet8", "head_type": "arcface"},
+            "data": {"name": str(folder / "images"), "eval_split": None},
+            "verification": {"sets": [str(folder / "colors.bin")]},
+            "training": {"output_dir": str(folder / "run"), "use_cpu": True},
+        }
+    )
+    with pytest.raises(ValueError, match="section `verification` needs `preparation`"):
+        run_recipe(recipe)
+    assert not (folder / "run").exists()
+
+
+def test_thresholds_of_earlier_weights_do_not_outlive_training(tmp_path):
+    model = resnet(head_type="cosine")
+    model.config.verification_thresholds = [
+        {"far": 0.01, "rule": "at_most", "similarity": 0.5, "set": "x", "num_impostor": 500, "flip": True}
+    ]
+    trainer = DistillationTrainer(model, arguments(tmp_path), train_dataset=ToyImages())
+    run_or_reuse(trainer)
+    assert trainer.student.config.verification_thresholds is None
+    assert json.loads((tmp_path / "config.json").read_text())["verification_thresholds"] is None

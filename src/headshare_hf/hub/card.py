@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..models import backbone_names
 from .card_checks import check_fields, is_non_commercial
 from .card_fields import CardFields, CardHead, CardMethod, CardResult
 from .card_verification import SUBJECTS, TASK, head_text, pair_results, pair_rows
@@ -148,6 +149,8 @@ def _derived(card: CardFields) -> dict[str, Any]:
     return {
         **describe_objective(card.method, card.model.head),
         "head": head_text(card.model.head),
+        # Other architectures are those of transformers itself.
+        "has_own_code": card.model.backbone in backbone_names() or card.model.backbone.startswith("timm/"),
         "subject": SUBJECTS[verification.subject] if verification else None,
         "subject_name": verification.subject if verification else None,
         "pair_rows": pair_rows(verification) if verification else [],

@@ -1,125 +1,71 @@
-"""Weights of other layouts, in this package's names."""
+"""
+From a checkpoint of another repository to a folder that `from_pretrained` loads. Nothing in the checkpoint is run.
 
-from collections.abc import Mapping
+    python -m headshare_hf.hub.convert SOURCE OUT_DIR [--backbone NAME] [--centers FILE...]
 
-import torch
+SOURCE is a file of HeadSharingKD, RepDistiller, insightface (arcface_torch), MobileFaceNet_Pytorch or timm: `.pth`,
+`.pt`, `.ckpt`, `.safetensors`. The network is found by the names and shapes of its tensors.
+"""
 
-from ..models import HeadShareConfig, HeadShareForImageClassification, HeadShareModel, backbone_names
-from ..models.backbones import create_backbone
+import argparse
+import logging
+import sys
+from dataclasses import fields
+
+from transformers.utils import logging as transformers_logging
+
+from ..models import HeadShareConfig, HeadShareImageProcessor
+from .convert_folder import ConversionOptions, convert_checkpoint
 
 
-# What the reference's networks call their classifier (`architectures`: resnet and wrn, vgg, MobileNetV2, the others).
-_CLASSIFIERS = ("fc", "classifier", "classifier.0", "linear")
-_BASE = "headshare."
-_BACKBONE = "backbone."
-# What DistributedDataParallel puts before every name.
-_PARALLEL = "module."
+logger = logging.getLogger(__name__)
 
 
-def convert_state_dict(
-    state_dict: Mapping[str, torch.Tensor], config: HeadShareConfig, partial: bool = False
-) -> dict[str, torch.Tensor]:
+def main(arguments: list[str]) -> str:
     """
-    Renames the tensors of Alibaba-MIIL/HeadSharingKD and HobbitLong/RepDistiller to those of
-    [`HeadShareForImageClassification`].
+    The command line.
 
     Args:
-        state_dict (`Mapping[str, torch.Tensor]`):
-            Tensors by the reference's names, e.g. `layer1.0.conv1.weight`; all of them may begin with `module.`.
-        config ([`HeadShareConfig`]): The network that they belong to.
-        partial (`bool`, *optional*, defaults to `False`): Whether tensors of the network may be left out.
+        arguments (`list[str]`): Without the program.
 
     Returns:
-        `dict[str, torch.Tensor]`: The same tensors, ready for `load_state_dict`.
-
-    Raises:
-        ValueError: A tensor is unknown, missing or of another shape; all of them are named.
+        `str`: What was made of what.
     """
-    with torch.device("meta"):
-        expected = _shapes(HeadShareForImageClassification(config))
-    weights = _without_parallel(state_dict)
-    converted = {_rename(name, expected): tensor for name, tensor in weights.items()}
-    problems = _problems(converted, expected, partial)
-    if problems:
-        described = f"{config.backbone} with {config.num_labels} classes"
-        raise ValueError(f"the weights are not those of {described} ({problems}){_looks_like(weights, config)}")
-    return converted
+    given = vars(_parser().parse_args(arguments))
+    source, out = given.pop("source"), given.pop("out")
+    size = given["image_size"]
+    given["image_size"] = size[0] if size is not None and len(size) == 1 else size
+    options = ConversionOptions(**{field.name: given[field.name] for field in fields(ConversionOptions)})
+    return "\n".join(convert_checkpoint(source, out, options))
 
 
-def convert_backbone_state_dict(
-    state_dict: Mapping[str, torch.Tensor], config: HeadShareConfig
-) -> dict[str, torch.Tensor]:
-    """
-    Renames the tensors of a network without classifier to those of [`HeadShareModel`].
-
-    Such files come from deepinsight/insightface (`recognition/arcface_torch`: `r18`, `r34`, `r50`, `r100` are
-    `iresnet18` to `iresnet100`, `mbf` is `mobilefacenet`) and Xiaoccer/MobileFaceNet_Pytorch (`mobilefacenet_112x96`,
-    the entry `net_state_dict` of its checkpoints). Both have every counter `num_batches_tracked`, so none may be left
-    out. Load the result into `model.headshare` to start a [`HeadShareForImageClassification`] from it.
-
-    Args:
-        state_dict (`Mapping[str, torch.Tensor]`):
-            Tensors by the names of these repositories, e.g. `layer1.0.prelu.weight`; all of them may begin with
-            `module.`.
-        config ([`HeadShareConfig`]):
-            The network that they belong to, with the `image_size` (112; `[112, 96]` for `mobilefacenet_112x96`) and
-            the `embedding_size` that it was trained with.
-
-    Returns:
-        `dict[str, torch.Tensor]`: The same tensors, ready for `load_state_dict`.
-
-    Raises:
-        ValueError: A tensor is unknown, missing or of another shape; all of them are named.
-    """
-    with torch.device("meta"):
-        expected = _shapes(HeadShareModel(config))
-    weights = _without_parallel(state_dict)
-    converted = {_BACKBONE + name: tensor for name, tensor in weights.items()}
-    problems = _problems(converted, expected)
-    if problems:
-        described = f"{config.backbone} for `image_size` {config.image_size}"
-        raise ValueError(f"the weights are not those of {described} ({problems}){_looks_like(weights, config)}")
-    return converted
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m headshare_hf.hub.convert", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("source", help="checkpoint to convert")
+    parser.add_argument("out", help="folder to write")
+    parser.add_argument("--backbone", help="network, where the tensors do not tell it: timm/<name>")
+    parser.add_argument("--entry", help="entry of a training checkpoint, where several are state dicts")
+    parser.add_argument("--num-labels", type=int, help="number of classes, to be checked")
+    parser.add_argument("--image-size", type=int, nargs="+", help="one side, or height and width, in pixels")
+    parser.add_argument("--centers", nargs="+", default=(), help="files with class centers, one for each process")
+    parser.add_argument("--labels", help="text file with the name of one class a line")
+    parser.add_argument("--channel-order", choices=HeadShareImageProcessor.channel_orders, default="rgb")
+    parser.add_argument("--mean", type=float, nargs="+", help="means of images in [0, 1], one a channel")
+    parser.add_argument("--std", type=float, nargs="+", help="standard deviations, likewise")
+    parser.add_argument(
+        "--head-type", choices=HeadShareConfig.head_types, help="default: linear; cosine with --centers"
+    )
+    parser.add_argument("--head-scale", type=float, help="scale of a cosine head (default: 64)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier conversion in the folder")
+    return parser
 
 
-def _shapes(model: torch.nn.Module) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in model.state_dict().items()}
-
-
-def _without_parallel(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    if not all(name.startswith(_PARALLEL) for name in state_dict):
-        return dict(state_dict)
-    return {name.removeprefix(_PARALLEL): tensor for name, tensor in state_dict.items()}
-
-
-def _rename(name: str, expected: Mapping[str, torch.Size]) -> str:
-    if _BASE + _BACKBONE + name in expected:
-        return _BASE + _BACKBONE + name
-    owner, _, leaf = name.rpartition(".")
-    return f"classifier.{leaf}" if owner in _CLASSIFIERS else name
-
-
-def _problems(converted: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Size], partial: bool = False) -> str:
-    """What does not fit, tensor by tensor; empty where everything does."""
-    extra = sorted(name for name in converted if name not in expected)
-    missing = [] if partial else sorted(expected.keys() - converted.keys())
-    wrong = [
-        f"{name} is {tuple(tensor.shape)} instead of {tuple(expected[name])}"
-        for name, tensor in sorted(converted.items())
-        if name in expected and tensor.shape != expected[name]
-    ]
-    problems = [("unknown", extra), ("missing", missing), ("of another shape", wrong)]
-    return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems if names)
-
-
-def _looks_like(weights: Mapping[str, torch.Tensor], config: HeadShareConfig) -> str:
-    """The backbone whose tensors these are, if it is another one."""
-    own_width = config.embedding_size if config.projector is None else None
-    for name in backbone_names():
-        with torch.device("meta"):
-            body = _shapes(create_backbone(name, config.num_channels, config.image_size, own_width))
-        others = {key.rpartition(".")[0] for key in weights.keys() - body.keys()}
-        fits = all(key in weights and weights[key].shape == shape for key, shape in body.items())
-        if fits and others <= set(_CLASSIFIERS):
-            return f". They look like {name}" if name != config.backbone else ""
-    return ""
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    transformers_logging.disable_progress_bar()
+    try:
+        logger.info(main(sys.argv[1:]))
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))

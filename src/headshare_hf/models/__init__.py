@@ -16,6 +16,12 @@ AutoModel.register(HeadShareConfig, HeadShareModel)
 AutoModelForImageClassification.register(HeadShareConfig, HeadShareForImageClassification)
 AutoImageProcessor.register(HeadShareConfig, image_processor_classes={"torchvision": HeadShareImageProcessor})
 
+# What `save_pretrained` writes the code of, for places without this package.
+HeadShareConfig.register_for_auto_class()
+HeadShareModel.register_for_auto_class("AutoModel")
+HeadShareForImageClassification.register_for_auto_class("AutoModelForImageClassification")
+HeadShareImageProcessor.register_for_auto_class()
+
 __all__ = [
     "CENTERS_FILE",
     "IGNORED_LABEL",

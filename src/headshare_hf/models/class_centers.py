@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers.utils import cached_file
 
 
 CENTERS_FILE = "class_centers.safetensors"
@@ -38,12 +39,47 @@ def find_class_centers(name_or_path: str | Path, options: Mapping[str, Any]) -> 
     """
     Path of `class_centers.safetensors` in a folder or, downloaded, of a Hub repository; `None` where there is none.
 
+    Of a Hub repository it is the file of the same commit as the weights, even if its branch has moved since.
+
     Args:
         name_or_path (`str` or `Path`): Folder or Hub id.
-        options (`Mapping[str, Any]`): The arguments of `from_pretrained`.
+        options (`Mapping[str, Any]`): The arguments of `from_pretrained`, which has read the weights already.
+
+    Raises:
+        OSError: The file is not in the cache and the Hub cannot be reached.
     """
+    if Path(name_or_path).is_dir():
+        path = Path(name_or_path, options.get("subfolder") or "", CENTERS_FILE)
+        return str(path) if path.is_file() else None
     place = {name: options[name] for name in _PLACE if options.get(name) is not None}
-    return cached_file(str(name_or_path), CENTERS_FILE, _raise_exceptions_for_missing_entries=False, **place)
+    place["revision"] = cached_commit(name_or_path, options) or options.get("revision")
+    try:
+        return hf_hub_download(str(name_or_path), CENTERS_FILE, **place)
+    except LocalEntryNotFoundError as error:
+        raise OSError(
+            f"{CENTERS_FILE} of {name_or_path} is not in the cache, because only its embeddings were used so far, and "
+            "the Hub cannot be reached; load the classifier once with a connection, or load HeadShareModel"
+        ) from error
+    except EntryNotFoundError:
+        return None
+
+
+def cached_commit(name_or_path: str | Path, options: Mapping[str, Any]) -> str | None:
+    """
+    The commit that `config.json` was last read from, without asking the Hub; `None` of a folder.
+
+    Args:
+        name_or_path (`str` or `Path`): Folder or Hub id.
+        options (`Mapping[str, Any]`): `revision`, `subfolder` and `cache_dir` as `from_pretrained` takes them.
+    """
+    if Path(name_or_path).is_dir():
+        return None
+    file = "/".join(filter(None, (options.get("subfolder"), "config.json")))
+    path = try_to_load_from_cache(
+        str(name_or_path), file, cache_dir=options.get("cache_dir"), revision=options.get("revision")
+    )
+    # .../snapshots/<commit>/config.json
+    return Path(path).parents[file.count("/")].name if isinstance(path, str) else None
 
 
 def load_class_centers(model: nn.Module, path: str | Path, missing: set[str]) -> set[str]:

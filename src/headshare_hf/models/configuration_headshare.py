@@ -134,6 +134,11 @@ class HeadShareConfig(PreTrainedConfig):
                 raise ValueError(f"`head_margin` is {margin}; a combined head needs the list [m1, m2, m3]")
             if margin[0] <= 0 or margin[1] < 0 or margin[2] < 0:
                 raise ValueError(f"`head_margin` is {margin}; m1 must be positive, m2 and m3 not negative")
+            if margin[0] > 1 and self.head_gradient == "true":
+                raise ValueError(
+                    f"`head_margin` is {margin}; with m1 above 1 the true derivative is negative for much of the range, "
+                    "set `head_gradient='straight_through'`"
+                )
         elif isinstance(margin, list) or margin is None or margin < 0:
             raise ValueError(f"`head_margin` is {margin}; {self.head_type} takes one number that is not negative")
 

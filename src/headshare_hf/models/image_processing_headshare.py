@@ -11,6 +11,9 @@ from transformers.image_utils import ChannelDimension, PILImageResampling
 from transformers.processing_utils import ImagesKwargs
 
 
+REFERENCE = "image_processing_headshare.HeadShareImageProcessor"
+
+
 class HeadShareImageProcessorKwargs(ImagesKwargs, total=False):
     """
     What [`HeadShareImageProcessor`] takes besides the arguments of every transformers image processor.
@@ -73,6 +76,15 @@ class HeadShareImageProcessor(TorchvisionBackend):
         kwargs = super()._standardize_kwargs(*args, **kwargs)
         _check_statistics(kwargs["image_mean"], kwargs["image_std"], kwargs["channel_order"])
         return kwargs
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `BaseImageProcessor.to_dict`, with the reference to the code by its backend."""
+        content = super().to_dict()
+        if "auto_map" in content:
+            # Of a plain name, a pipeline makes that of a video processor, and asks whether its code may be run even
+            # where this class is at hand.
+            content["auto_map"] = {"AutoImageProcessor": {"torchvision": REFERENCE}}
+        return content
 
     def process_image(self, image: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """

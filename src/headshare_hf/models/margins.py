@@ -27,7 +27,8 @@ class CombinedMargin(nn.Module):
     insightface's arcface_torch changes the logit of the right class outside of autograd, so that the derivative with
     respect to the cosine is 1 whatever the angle: a straight-through gradient. `gradient="straight_through"` gives
     that form; the values are the same. With ArcFace's margin the true derivative is larger for small angles (at
-    θ = 0.3 and m = 0.5 it is 2.4) and smaller for large ones.
+    θ = 0.3 and m = 0.5 it is 2.4) and smaller for large ones. Where m1 · θ + m2 exceeds π, for ArcFace's 0.5 at cosines
+    below -0.88, it is negative, because cos(θ + m) rises again there.
 
     Args:
         angle_factor (`float`): m1, unitless.

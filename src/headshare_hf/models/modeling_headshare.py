@@ -4,6 +4,7 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -21,6 +22,11 @@ from .heads import IGNORED_LABEL, CosineHead, create_head, create_projector
 # Bytes; what torch allocates on the CPU starts at a multiple of it.
 _ALIGNMENT = 64
 LOADING_PROBLEMS = ("missing_keys", "unexpected_keys", "mismatched_keys")
+AUTO_MAP = {
+    "AutoConfig": "configuration_headshare.HeadShareConfig",
+    "AutoModel": "modeling_headshare.HeadShareModel",
+    "AutoModelForImageClassification": "modeling_headshare.HeadShareForImageClassification",
+}
 
 
 @dataclass
@@ -108,6 +114,16 @@ class HeadSharePreTrainedModel(PreTrainedModel):
 
     def _load_rest(self, name_or_path: Any, info: dict[str, Any], options: dict[str, Any]) -> None:
         """Reads what a checkpoint keeps in further files, and takes it off `info["missing_keys"]`."""
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """
+        As `PreTrainedModel.save_pretrained`. The code of the model is saved too, so that every folder, checkpoints
+        included, works with `trust_remote_code=True` where this package is not installed. That is about 100 kB and
+        some hundredths of a second, too little for a second kind of folder without it.
+        """
+        # transformers itself enters the class that is saved alone, but the weights serve both.
+        self.config.auto_map = dict(AUTO_MAP)
+        super().save_pretrained(save_directory, *args, **kwargs)
 
 
 @contextlib.contextmanager
@@ -224,6 +240,9 @@ class HeadShareForImageClassification(HeadSharePreTrainedModel):
             state_dict = kwargs.pop("state_dict", None) or self.state_dict()
             if kwargs.get("is_main_process", True):
                 kwargs["state_dict"] = save_class_centers(state_dict, save_directory)
+        elif Path(save_directory, CENTERS_FILE).is_file():
+            # Of another model that was saved here before.
+            Path(save_directory, CENTERS_FILE).unlink()
         super().save_pretrained(save_directory, *args, **kwargs)
 
     def _get_files_timestamps(self, working_dir: Any) -> dict[str, float]:
@@ -264,4 +283,5 @@ class HeadShareForImageClassification(HeadSharePreTrainedModel):
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
         if self.training and isinstance(self.classifier, CosineHead):
             logits = self.classifier.margin_logits(logits, labels, embeddings)
-        return F.cross_entropy(logits.float(), labels, ignore_index=IGNORED_LABEL)
+        total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED_LABEL, reduction="sum")
+        return total / (labels != IGNORED_LABEL).sum().clamp(min=1)

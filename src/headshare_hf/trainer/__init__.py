@@ -2,11 +2,12 @@
 
 from .callbacks import HeadSimilarityCallback
 from .config import DistillationConfig
+from .loading import load_classifier, load_teacher
 from .meter import NonFiniteLossError
 from .methods import METHODS, Method, get_method, reference_weights
+from .publishing import publish_run
 from .run_folder import RunFolderError, is_finished, last_checkpoint
 from .runs import StudentHeadStages, run_or_reuse, run_student_head_kd
-from .teacher import load_classifier, load_teacher
 from .trainer import DistillationTrainer
 
 
@@ -24,6 +25,7 @@ __all__ = [
     "last_checkpoint",
     "load_classifier",
     "load_teacher",
+    "publish_run",
     "reference_weights",
     "run_or_reuse",
     "run_student_head_kd",

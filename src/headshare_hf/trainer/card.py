@@ -91,7 +91,14 @@ def write_card(trainer: DistillationTrainer, recipe: Recipe, results: dict[str, 
         subject=verification.subject,
         preparation=verification.preparation,
     )
+    trainer.data_settings = _data_settings(data)
     trainer.create_model_card()
+
+
+def _data_settings(data: DataArguments) -> dict[str, Any]:
+    """What of section `data` decides about the images beside the card, without the place where they are."""
+    names = ("config_name", "validation_fraction", "split_seed", "max_train_samples", "max_eval_samples")
+    return {name: getattr(data, name) for name in (*names, "held_out_classes")}
 
 
 def evaluated_split(data: DataArguments) -> str | None:

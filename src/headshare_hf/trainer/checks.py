@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 from ..data import shared_identities
 from ..evaluation import Verifier
 from ..losses import LossWeights
-from ..models import CosineHead, HeadShareModel, check_head_fits, check_label_maps, find_classifier
+from ..models import IGNORED_LABEL, CosineHead, HeadShareModel, check_head_fits, check_label_maps, find_classifier
+from ..models.margins import AdaptiveMargin
 from .config import DistillationConfig
 
 
@@ -56,6 +57,12 @@ def check_teacher(student: nn.Module, teacher: nn.Module | None, args: Distillat
         )
     check_label_maps(teacher, student)
     _check_scales(student, teacher, args)
+    if weights.teacher_head_ce and isinstance(getattr(find_classifier(teacher), "margin", None), AdaptiveMargin):
+        raise ValueError(
+            "the teacher's AdaFace head measures the length of its own embeddings, so that its margin would be a constant "
+            "on the student's; set `alpha_th=0` and `teacher_head_weight`, which has no margin, or method 'inherited' with "
+            "an AdaFace student, whose head measures its own"
+        )
     _check_embeddings(student, teacher, args, weights)
 
 
@@ -174,9 +181,11 @@ def labels_of(dataset: Any) -> torch.Tensor | None:
 
 
 def _check_range(labels: torch.Tensor, num_labels: int, where: str) -> None:
-    outside = ((labels < 0) | (labels >= num_labels)).nonzero()
+    # The losses leave out images labelled -1; there is nothing to evaluate of them.
+    lowest = IGNORED_LABEL if where == "train_dataset" else 0
+    outside = ((labels < lowest) | (labels >= num_labels)).nonzero()
     if len(outside):
         row = int(outside[0])
         raise ValueError(f"row {row} of {where} has label {int(labels[row])}, outside of 0 to {num_labels - 1}")
-    if where == "train_dataset" and len(labels.unique()) < 2:
+    if where == "train_dataset" and len(labels[labels != IGNORED_LABEL].unique()) < 2:
         raise ValueError(f"{where} has only one class; a classifier needs two or more")

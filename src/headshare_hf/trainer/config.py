@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 
 import torch
+from huggingface_hub.utils import validate_repo_id
 from transformers import TrainingArguments
+from transformers.trainer_utils import HubStrategy
 
 from ..losses import DISTANCES, LossWeights
 from .methods import get_method
@@ -98,9 +100,11 @@ class DistillationConfig(TrainingArguments):
     batch_eval_metrics: bool = field(default=True, metadata={"help": "Compute metrics batch by batch."})
     # Every trainable parameter has a gradient here, so DDP need not search the graph at each step.
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "DDP option."})
+    # A run is published once, whole and with its card.
+    hub_strategy: HubStrategy | str = field(default="end", metadata={"help": "Only end is supported."})
 
     def __post_init__(self) -> None:
-        if self.accelerator_config is None:
+        if self.accelerator_config is None and torch.accelerator.is_available() and not self.use_cpu:
             # Batches come from pinned memory, so their copy to the device need not be waited for.
             self.accelerator_config = {"non_blocking": True}
         super().__post_init__()
@@ -112,6 +116,7 @@ class DistillationConfig(TrainingArguments):
         self._check_choices()
         self._check_ranges()
         self._check_head_options()
+        self._check_hub()
 
     @property
     def loss_weights(self) -> LossWeights:
@@ -157,6 +162,15 @@ class DistillationConfig(TrainingArguments):
             raise ValueError("`lr_decay_epochs` counts epochs, so it cannot be combined with `max_steps`")
         if not 0 < self.lr_decay_rate <= 1:
             raise ValueError(f"`lr_decay_rate` is {self.lr_decay_rate}; it must be in (0, 1]")
+
+    def _check_hub(self) -> None:
+        if HubStrategy(self.hub_strategy) is not HubStrategy.END or self.hub_always_push:
+            name = "hub_always_push" if self.hub_always_push else "hub_strategy"
+            raise ValueError(
+                f"`{name}` is {getattr(self, name)!r}, but a run is published at its end, whole and with its card; leave it out"
+            )
+        if self.hub_model_id is not None:
+            validate_repo_id(self.hub_model_id)
 
     def _check_head_options(self) -> None:
         if self.alpha_th is not None and self._own_teacher_head_weights():

@@ -25,8 +25,30 @@ _IDENTIFYING = (
     "optim",
     "optim_args",
     "lr_scheduler_type",
+    "lr_scheduler_kwargs",
     "lr_decay_epochs",
     "lr_decay_rate",
+    "warmup_steps",
+    "max_grad_norm",
+    "decay_norm_and_bias",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "bf16",
+    "fp16",
+    "teacher_precision",
+)
+# What a configuration says besides the network: names, places and versions.
+_UNIMPORTANT = (
+    "_name_or_path",
+    "architectures",
+    "auto_map",
+    "dtype",
+    "id2label",
+    "label2id",
+    "torch_dtype",
+    "transformers_version",
+    "verification_thresholds",
 )
 
 
@@ -40,11 +62,13 @@ def run_identity(
         model (`nn.Module`): The student. Its weights are not part of it, because a resumed run replaces them.
         teacher (`nn.Module`, *optional*): With all its weights.
         shared (`nn.Module`, *optional*): The model whose classifier is shared.
-        args ([`DistillationConfig`]): Method, optimizer, schedule and seed.
-        datasets (`tuple`): Training and evaluation set; their labels are taken where they can be read.
+        args ([`DistillationConfig`]): Method, optimizer, schedule, precision and seed.
+        datasets (`tuple`): Training and evaluation set; their labels, and how their images are prepared, are taken where
+            they can be read.
     """
     described = {
         "student": {**run_folder.describe_model(model), "start": cast(Any, model).config.name_or_path or None},
+        "configuration": _configuration(model),
         "teacher": None if teacher is None else {**run_folder.describe_model(teacher), "weights": _digest(teacher)},
         "shared_head": None if shared is None else _digest(find_classifier(shared)),
         "method": args.method or "plain",
@@ -52,8 +76,14 @@ def run_identity(
         "batch_size": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         "images": [len(data) if hasattr(data, "__len__") else None for data in datasets],
         "labels": [_label_digest(data) for data in datasets],
+        "preparation": [getattr(data, "preparation", None) for data in datasets],
     }
     return {**described, **{name: str(getattr(args, name)) for name in _IDENTIFYING}}
+
+
+def _configuration(model: nn.Module) -> dict[str, str]:
+    content = cast(Any, model).config.to_dict()
+    return {name: str(value) for name, value in content.items() if name not in _UNIMPORTANT}
 
 
 def _digest(module: nn.Module) -> str:

@@ -10,9 +10,9 @@ from ..data import ImageClassificationDataset, draw_pairs, hold_out_classes, loa
 from ..data.images import LabeledSplit
 from ..evaluation import Verifier
 from ..models import HeadShareConfig, HeadShareForImageClassification, HeadShareImageProcessor
+from .loading import load_classifier, load_teacher
 from .recipe_arguments import HELD_OUT, DataArguments, ModelArguments, Recipe, VerificationArguments
 from .runs import StudentHeadStages, attach_head_similarity, run_or_reuse, run_student_head_kd
-from .teacher import load_classifier, load_teacher
 from .trainer import DistillationTrainer
 
 
@@ -122,7 +122,7 @@ def build_model(model: ModelArguments, data: DataArguments, label_names: list[st
         ValueError: The section names neither weights nor a backbone.
     """
     if model.name_or_path is not None:
-        return load_classifier(model.name_or_path)
+        return load_classifier(model.name_or_path, model.revision)
     if model.backbone is None:
         raise ValueError("a model section needs `name_or_path` (trained weights) or `backbone` (a new network)")
     set_seed(seed)
@@ -159,7 +159,7 @@ def build_teacher(model: ModelArguments, label_names: list[str]) -> tuple[nn.Mod
         raise ValueError(
             "section `teacher` needs `name_or_path`, trained weights; train one with examples/run_train.py"
         )
-    teacher, processor = load_teacher(model.name_or_path)
+    teacher, processor = load_teacher(model.name_or_path, model.revision)
     if model.same_label_order:
         config: Any = teacher.config
         if config.num_labels != len(label_names):
@@ -181,6 +181,11 @@ def run_recipe(recipe: Recipe) -> tuple[DistillationTrainer, dict[str, Any]]:
     """
     if recipe.shared_teacher is not None and recipe.sh_kd is None:
         raise ValueError("section `shared_teacher` has no effect without section `sh_kd`")
+    if recipe.verification is not None and not recipe.verification.preparation.strip():
+        raise ValueError(
+            "section `verification` needs `preparation`, one line for the model card about how the images were made, e.g. "
+            "'aligned by five points to 112 x 112 pixels'"
+        )
     data = build_data(recipe.data, recipe.training.seed, recipe.verification)
     if recipe.sh_kd is not None:
         return _run_chain(recipe, data)

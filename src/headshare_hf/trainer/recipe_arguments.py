@@ -29,6 +29,7 @@ class ModelArguments:
 
     Attributes:
         name_or_path (`str`, *optional*): Hub id or folder of trained weights. `None`: random weights.
+        revision (`str`, *optional*): Branch, tag or commit of that id; `name_or_path: id@revision` says the same.
         backbone (`str`, *optional*): Backbone of a new network.
         backbone_kwargs (`dict`, *optional*): Its further arguments.
         embedding_size (`int`, *optional*): See [`HeadShareConfig`], as the following.
@@ -44,6 +45,7 @@ class ModelArguments:
     """
 
     name_or_path: str | None = field(default=None, metadata={"help": "Hub id or folder of trained weights."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of that id on the Hub."})
     backbone: str | None = field(default=None, metadata={"help": "Backbone of a new network, e.g. resnet8x4."})
     backbone_kwargs: dict | None = field(default=None, metadata={"help": "Further arguments of the backbone."})
     embedding_size: int | None = field(default=None, metadata={"help": "Width of the embedding."})
@@ -60,6 +62,8 @@ class ModelArguments:
     def __post_init__(self) -> None:
         if self.name_or_path is not None and self.backbone is not None:
             raise ValueError("give `name_or_path` for trained weights or `backbone` for a new network, not both")
+        if self.revision is not None and self.name_or_path is None:
+            raise ValueError("`revision` has no effect without `name_or_path`, the Hub id that it belongs to")
         shape = ("backbone_kwargs", "embedding_size", "projector")
         given = [name for name in shape if getattr(self, name) is not None]
         if self.name_or_path is not None and given:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from ..models import HeadShareConfig
 from . import run_folder
 from .callbacks import HeadSimilarityCallback
 from .checkpointing import load_weights
@@ -61,7 +62,14 @@ def _reuse(trainer: DistillationTrainer, folder: Path) -> dict[str, float]:
     run_folder.check_identity(folder, record, trainer.identity)
     logger.info("%s is finished and is used as it is", folder)
     load_weights(trainer.student, folder)
+    _take_thresholds(trainer.student.config, folder)
     return record["results"]
+
+
+def _take_thresholds(config: Any, folder: Path) -> None:
+    # They are measured and stored after the training; publishing the student must not lose them.
+    if isinstance(config, HeadShareConfig):
+        config.verification_thresholds = HeadShareConfig.from_pretrained(folder).verification_thresholds
 
 
 @dataclass
@@ -181,6 +189,9 @@ def _stage(args: DistillationConfig, folder: Path, method: str, epochs: float | 
     own_loss: dict[str, Any] = dict.fromkeys(
         ("ce_weight", "kd_weight", "teacher_head_weight", "teacher_head_ce_weight", "embedding_weight", "alpha_th")
     )
+    row = get_method(method)
+    if not (row.kd or row.teacher_head):
+        own_loss |= {"temperature": None, "kd_scale": None}
     return replace(
         args,
         **own_loss,

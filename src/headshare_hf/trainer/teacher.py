@@ -1,4 +1,4 @@
-"""The frozen teacher: loading it, feeding it what it was trained on, and running it."""
+"""The frozen teacher: feeding it what it was trained on, and running it."""
 
 import contextlib
 from typing import Any, NamedTuple
@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from ..models import embedding_tap, find_classifier
 
@@ -37,35 +36,6 @@ class TeacherOutput(NamedTuple):
 
     logits: torch.Tensor
     embeddings: torch.Tensor | None
-
-
-def load_classifier(name_or_path: str, **kwargs: Any) -> Any:
-    """
-    A trained image classifier, from the Hub or a folder.
-
-    Raises:
-        ValueError: A tensor is missing or of another shape. transformers would fill it with random numbers, and a
-            random head would then be shared.
-    """
-    options = {"output_loading_info": True, "ignore_mismatched_sizes": True, **kwargs}
-    model, info = AutoModelForImageClassification.from_pretrained(name_or_path, **options)
-    broken = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
-    if broken:
-        raise ValueError(f"{name_or_path} lacks trained values for {broken}; random ones cannot teach")
-    return model
-
-
-def load_teacher(name_or_path: str, **kwargs: Any) -> tuple[nn.Module, Any]:
-    """
-    A teacher and its image processor, from the Hub or a folder.
-
-    Returns:
-        `tuple[nn.Module, Any]`: The model, and the processor.
-
-    Raises:
-        ValueError: As [`load_classifier`].
-    """
-    return load_classifier(name_or_path, **kwargs), AutoImageProcessor.from_pretrained(name_or_path, **kwargs)
 
 
 def input_statistics(processor: Any, model: nn.Module | None = None) -> InputStatistics | None:

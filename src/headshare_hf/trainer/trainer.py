@@ -4,27 +4,28 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
+from accelerate.utils import broadcast
 from torch import nn
 
 from ..data import collate
 from ..evaluation import ClassificationMetrics, Verifier, verification_metrics
-from ..hub import CardFields, render_card
 from ..losses import DistillationObjective, ObjectiveInputs, cross_entropy
 from ..models import embedding_tap, find_classifier, share_head
 from ..models.heads import create_projector
 from . import run_folder
 from .callbacks import EpochSeedCallback, VerificationCallback
-from .checkpointing import RunFolderTrainer
 from .checks import check_identities, check_run
 from .config import DistillationConfig
 from .identity import run_identity
+from .loading import load_teacher
 from .meter import LossMeter
+from .publishing import PublishingTrainer
 from .softening import DEFAULT_TEMPERATURE, resolve_softening
 from .student_module import StudentModule
-from .teacher import FrozenTeacher, InputAdapter, input_statistics, load_teacher, teacher_autocast
+from .teacher import FrozenTeacher, InputAdapter, input_statistics, teacher_autocast
 
 
-class DistillationTrainer(RunFolderTrainer):
+class DistillationTrainer(PublishingTrainer):
     """
     Trains an image classifier, alone or from a teacher, with any method of the table.
 
@@ -35,7 +36,7 @@ class DistillationTrainer(RunFolderTrainer):
         model (`nn.Module`): The student, a [`HeadShareForImageClassification`] or any transformers image classifier
             whose classifier is one linear layer on a pooled embedding.
         args ([`DistillationConfig`]): Method, weights and training arguments.
-        teacher (`nn.Module` or `str`, *optional*): A trained image classifier, or its Hub id or folder.
+        teacher (`nn.Module` or `str`, *optional*): A trained image classifier, or its folder, Hub id or `id@revision`.
         train_dataset (`Dataset`, *optional*): Gives `pixel_values` and `labels`.
         eval_dataset (`Dataset`, *optional*): Likewise.
         processing_class (`Any`, *optional*): The student's image processor; saved with the weights.
@@ -58,7 +59,6 @@ class DistillationTrainer(RunFolderTrainer):
 
     # Every part is a mean over its batch, so the Trainer has to divide by the number of accumulated batches.
     loss_is_scaled_for_ga = False
-    card: CardFields | None = None
 
     def __init__(
         self,
@@ -80,6 +80,9 @@ class DistillationTrainer(RunFolderTrainer):
             raise ValueError("`compute_loss_func` has no effect: the loss is that of the method")
         check_run(model, teacher, args, train_dataset, eval_dataset)
         resolve_softening(args, model, teacher)
+        if getattr(cast(Any, model).config, "verification_thresholds", None) is not None:
+            # They were measured on the embeddings that training is about to change.
+            cast(Any, model).config.verification_thresholds = None
         self._prepare_heads(model, teacher, args, shared_head_from)
         self.identity = run_identity(model, teacher, shared_head_from, args, (train_dataset, eval_dataset))
         self.objective: DistillationObjective = DistillationObjective(
@@ -148,22 +151,6 @@ class DistillationTrainer(RunFolderTrainer):
         needs_embedding = meets_at_embedding(self.args) or self.args.kd_scale is not None
         return FrozenTeacher(teacher, self.args.device, adapter, autocast, needs_embedding)
 
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """
-        Writes the card of this run, [`CardFields`] in `card`, to the output folder; called by `push_to_hub` too.
-
-        Raises:
-            ValueError: `card` is not set: data, license and results cannot be guessed.
-        """
-        if not self.is_world_process_zero():
-            return
-        if self.card is None:
-            raise ValueError(
-                "set `trainer.card` before the model is published, e.g. to `describe_run(trainer, dataset, results)` "
-                "of headshare_hf.trainer.card"
-            )
-        render_card(self.card).save(self.folder / "README.md")
-
     # Training step
 
     def compute_loss(
@@ -203,6 +190,7 @@ class DistillationTrainer(RunFolderTrainer):
         if self.is_in_train:
             # A loss that is not finite is named here, and not by the metrics that would meet its consequences.
             self._check_finite()
+        self._share_statistics()
         if isinstance(self.compute_metrics, ClassificationMetrics):
             # An evaluation that was interrupted has left its counts.
             self.compute_metrics.reset()
@@ -218,11 +206,21 @@ class DistillationTrainer(RunFolderTrainer):
         """
         if self.verifier is None:
             return {}
+        self._share_statistics()
         found = verification_metrics(self.verifier(self.student, self.accelerator))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         if metrics:
             self.log(metrics)
         return metrics
+
+    def _share_statistics(self) -> None:
+        """
+        Gives every process the batch statistics of the first one, which are those that are saved. DDP does that at the
+        start of a training step only, so that after the last one each process would evaluate another network.
+        """
+        if self.args.world_size > 1:
+            for buffer in self.student.buffers():
+                broadcast(buffer, from_process=0)
 
     def prediction_step(
         self,

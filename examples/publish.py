@@ -1,0 +1,46 @@
+"""
+Publish the model of a finished run on the Hub: weights, configuration, image processor, code, model card, settings.
+
+    python examples/publish.py outputs/omniglot/th_kd --repo-id someone/omniglot-th-kd
+    python examples/publish.py FOLDER --repo-id ID --private --revision candidate --message "Second seed"
+
+Everything arrives in one commit. The same command finishes an upload that was cut, and makes no commit where the
+repository holds the same content already. Log in first with `hf auth login`.
+"""
+
+import argparse
+import sys
+
+from headshare_hf.trainer import publish_run
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", metavar="FOLDER", help="output folder of the run")
+    parser.add_argument("--repo-id", required=True, metavar="ID", help="namespace/name on the Hub")
+    parser.add_argument("--private", action="store_true", default=None, help="make the repository private")
+    parser.add_argument("--revision", metavar="BRANCH", help="branch to commit to (default: main)")
+    parser.add_argument("--message", default="Upload model", help="message of the commit")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    options = parse(arguments)
+    try:
+        done = publish_run(
+            options.folder,
+            options.repo_id,
+            private=options.private,
+            revision=options.revision,
+            message=options.message,
+        )
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    if done.changed:
+        print(f"published {len(done.files)} files: {done.url}")
+    else:
+        print(f"{done.repo_id} holds this content already, no commit was made: {done.url}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

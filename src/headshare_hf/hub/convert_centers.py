@@ -1,0 +1,80 @@
+"""Class centers that insightface saved in parts, one a process."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .convert_files import CENTERS_ENTRY, read_file
+
+
+# `softmax_fc_gpu_0.pt`, `checkpoint_gpu_0.pt`, `rank_0_softmax_weight.pt`. No file tells its rank inside.
+_RANK = re.compile(r"(?:gpu|rank)_(\d+)")
+_NAMES = ("weight", "module.weight", "classifier.weight")
+
+
+def read_centers(paths: Sequence[str | os.PathLike]) -> torch.Tensor:
+    """
+    The class centers in one file, or in one file for each process of a training with PartialFC
+    (deepinsight/insightface, `recognition/arcface_torch/partial_fc_v2.py`), merged in the order of the ranks.
+
+    Args:
+        paths (`Sequence[str | os.PathLike]`):
+            Several files must be called as insightface calls them, and be all of them; their order does not matter.
+            Each holds the matrix, a state dict of it, or the whole state of a process.
+
+    Returns:
+        `torch.Tensor` of shape `(num_labels, embedding_size)`: The center of class i in row i.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: A file cannot be read, holds no centers, or tells no rank; a rank is missing or there twice; or the
+            parts have other sizes than PartialFC gives them.
+    """
+    ordered = [Path(path) for path in paths] if len(paths) == 1 else _by_rank([Path(path) for path in paths])
+    parts = [_matrix(read_file(path), path) for path in ordered]
+    sizes = [len(part) for part in parts]
+    if len({part.shape[1] for part in parts}) > 1:
+        widths = ", ".join(f"{path}: {part.shape[1]}" for path, part in zip(ordered, parts, strict=True))
+        raise ValueError(f"the class centers have different widths ({widths}); the files are of different trainings")
+    # The first ranks have one class more where the division leaves a rest.
+    share, rest = divmod(sum(sizes), len(sizes))
+    expected = [share + (rank < rest) for rank in range(len(sizes))]
+    if sizes != expected:
+        raise ValueError(
+            f"the class centers come in parts of {sizes}, but PartialFC makes {expected} of as many classes; one of "
+            f"{', '.join(map(str, ordered))} is of another training"
+        )
+    return torch.cat(parts)
+
+
+def _by_rank(paths: list[Path]) -> list[Path]:
+    ranks: dict[int, Path] = {}
+    for path in paths:
+        found = _RANK.findall(path.name)
+        if len(found) != 1:
+            raise ValueError(f"the name of {path} tells no rank; expected softmax_fc_gpu_0.pt or checkpoint_gpu_0.pt")
+        rank = int(found[0])
+        if rank in ranks:
+            raise ValueError(f"{ranks[rank]} and {path} both have the centers of rank {rank}; give one of them")
+        ranks[rank] = path
+    missing = sorted(set(range(max(ranks) + 1)) - ranks.keys())
+    if missing:
+        raise ValueError(f"the class centers of rank {', '.join(map(str, missing))} are missing; give all files")
+    return [ranks[rank] for rank in sorted(ranks)]
+
+
+def _matrix(content: Any, path: Path) -> torch.Tensor:
+    if isinstance(content, dict):
+        content = content.get(CENTERS_ENTRY, content)
+    if isinstance(content, dict) and len(content) == 1 and next(iter(content)) in _NAMES:
+        content = next(iter(content.values()))
+    if not isinstance(content, torch.Tensor) or content.ndim != 2 or not content.is_floating_point():
+        held = ", ".join(map(str, content)) if isinstance(content, dict) else f"a {type(content).__name__}"
+        raise ValueError(
+            f"{path} holds no class centers but {held}; expected a matrix, {{'weight': matrix}} or {CENTERS_ENTRY!r}"
+        )
+    return content.detach()

@@ -1,0 +1,125 @@
+"""Weights of other layouts, in this package's names."""
+
+from collections.abc import Mapping
+
+import torch
+
+from ..models import HeadShareConfig, HeadShareForImageClassification, HeadShareModel
+from .convert_layouts import MOBILEFACENET_1X, body_prefix, classifier_names, near_layout, renamed_mobilefacenet
+
+
+_BASE = "headshare."
+# What DistributedDataParallel puts before every name.
+_PARALLEL = "module."
+
+
+def convert_state_dict(
+    state_dict: Mapping[str, torch.Tensor], config: HeadShareConfig, partial: bool = False
+) -> dict[str, torch.Tensor]:
+    """
+    Renames the tensors of a network with a linear classifier to those of [`HeadShareForImageClassification`].
+
+    Such files come from Alibaba-MIIL/HeadSharingKD and HobbitLong/RepDistiller, and from timm.
+
+    Args:
+        state_dict (`Mapping[str, torch.Tensor]`):
+            Tensors by the source's names, e.g. `layer1.0.conv1.weight`; all of them may begin with `module.`.
+        config ([`HeadShareConfig`]): The network that they belong to.
+        partial (`bool`, *optional*, defaults to `False`): Whether tensors of the network may be left out.
+
+    Returns:
+        `dict[str, torch.Tensor]`: The same tensors, ready for `load_state_dict`.
+
+    Raises:
+        ValueError: A tensor is unknown, missing or of another shape; all of them are named.
+    """
+    with torch.device("meta"):
+        expected = HeadShareForImageClassification(config).state_dict()
+    weights = _without_parallel(state_dict)
+    body, classifiers = _BASE + body_prefix(config.backbone), classifier_names(config.backbone)
+    converted = {_rename(name, expected, body, classifiers): tensor for name, tensor in weights.items()}
+    problems = _problems(converted, expected, partial)
+    if problems:
+        described = f"{config.backbone} with {config.num_labels} classes"
+        raise ValueError(f"the weights are not those of {described} ({problems}){_looks_like(weights, config)}")
+    return converted
+
+
+def convert_backbone_state_dict(
+    state_dict: Mapping[str, torch.Tensor], config: HeadShareConfig
+) -> dict[str, torch.Tensor]:
+    """
+    Renames the tensors of a network without classifier to those of [`HeadShareModel`].
+
+    Such files come from deepinsight/insightface (`recognition/arcface_torch`: `r18`, `r34`, `r50`, `r100` are
+    `iresnet18` to `iresnet100`, `mbf` is `mobilefacenet`), Xiaoccer/MobileFaceNet_Pytorch (`mobilefacenet_112x96`, the
+    entry `net_state_dict` of its checkpoints) and TreB1eN/InsightFace_Pytorch (its MobileFaceNet is
+    `mobilefacenet_1x`). All have every counter `num_batches_tracked`, so none may be left out. Load the result into
+    `model.headshare` to start a [`HeadShareForImageClassification`] from it.
+
+    Args:
+        state_dict (`Mapping[str, torch.Tensor]`):
+            Tensors by the names of these repositories, e.g. `layer1.0.prelu.weight`; all of them may begin with
+            `module.`.
+        config ([`HeadShareConfig`]):
+            The network that they belong to, with the `image_size` (112; `[112, 96]` for `mobilefacenet_112x96`) and
+            the `embedding_size` that it was trained with.
+
+    Returns:
+        `dict[str, torch.Tensor]`: The same tensors, ready for `load_state_dict`.
+
+    Raises:
+        ValueError: A tensor is unknown, missing or of another shape; all of them are named.
+    """
+    with torch.device("meta"):
+        expected = HeadShareModel(config).state_dict()
+    weights = _without_parallel(state_dict)
+    if config.backbone == MOBILEFACENET_1X:
+        weights = renamed_mobilefacenet(weights)
+    prefix = body_prefix(config.backbone)
+    converted = {prefix + name: tensor for name, tensor in weights.items()}
+    problems = _problems(converted, expected)
+    if problems:
+        described = f"{config.backbone} for `image_size` {config.image_size}"
+        raise ValueError(f"the weights are not those of {described} ({problems}){_looks_like(weights, config)}")
+    return converted
+
+
+def _without_parallel(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    if not all(name.startswith(_PARALLEL) for name in state_dict):
+        return dict(state_dict)
+    return {name.removeprefix(_PARALLEL): tensor for name, tensor in state_dict.items()}
+
+
+def _rename(name: str, expected: Mapping[str, torch.Tensor], body: str, classifiers: tuple[str, ...]) -> str:
+    if body + name in expected:
+        return body + name
+    owner, _, leaf = name.rpartition(".")
+    return f"classifier.{leaf}" if owner in classifiers else name
+
+
+def _problems(
+    converted: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], partial: bool = False
+) -> str:
+    """What does not fit, tensor by tensor; empty where everything does."""
+    shared = {name: tensor for name, tensor in sorted(converted.items()) if name in expected}
+    extra = sorted(converted.keys() - shared.keys())
+    missing = [] if partial else sorted(expected.keys() - converted.keys())
+    misshapen = [
+        f"{name} is {tuple(tensor.shape)} instead of {tuple(expected[name].shape)}"
+        for name, tensor in shared.items()
+        if tensor.shape != expected[name].shape
+    ]
+    other_kind = [
+        f"{name} is {tensor.dtype} instead of {expected[name].dtype}"
+        for name, tensor in shared.items()
+        if tensor.is_floating_point() != expected[name].is_floating_point()
+    ]
+    problems = [("unknown", extra), ("missing", missing), ("of another shape", misshapen), ("no weights", other_kind)]
+    return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems if names)
+
+
+def _looks_like(weights: Mapping[str, torch.Tensor], config: HeadShareConfig) -> str:
+    """The backbone whose tensors these are, if it is another one."""
+    name = near_layout(weights)
+    return f". They look like {name}" if name not in (None, config.backbone) else ""

@@ -1,0 +1,238 @@
+"""A whole export: the files, what they cost, and how long they take."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
+
+from ..data import ImageClassificationDataset, VerificationSet, load_images, load_verification_set
+from ..data.pixels import working_size
+from ..evaluation import Verifier
+from ..models import HeadShareForImageClassification, HeadShareModel
+from ..models.configuration_headshare import has_placeholder_labels
+from .export import DEFAULT_OPSET, export_onnx, export_program
+from .latency import LatencyEntry, LatencyTable, latency_table
+from .onnx_model import OnnxModel
+from .quantization import MODES, QuantizationRecord, quantize_onnx
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """
+    Options of [`run_export`].
+
+    Args:
+        model (`str`): Hub id or folder of a model of this package, with its image processor.
+        output (`str` or `Path`): Folder of the results.
+        revision (`str`, *optional*): Branch, tag or commit of a model on the Hub.
+        embeddings_only (`bool`, *optional*, defaults to `False`): Leave out the classifier.
+        opset (`int`, *optional*, defaults to 18): Version of ONNX's operators.
+        torch_export (`bool`, *optional*, defaults to `False`): Also write `model.pt2`.
+        quantize (`str`, *optional*): `"dynamic"` or `"static"`: also write `model.int8.onnx`.
+        data (`str`, *optional*): Images with labels to measure the cost of 8 bits on, see [`load_images`].
+        split (`str`, *optional*, defaults to `"test"`): Which split of `data`.
+        calibration_split (`str`, *optional*, defaults to `"train"`):
+            Which split of `data` static quantization takes its ranges from.
+        pairs (`str`, *optional*):
+            A set of pairs to measure the cost on, see [`load_verification_set`]. Without `data` its images are also
+            those that static quantization takes its ranges from.
+        flip (`bool`, *optional*, defaults to `True`): Verify with the embedding of the mirrored image added.
+        teacher (`str`, *optional*): Hub id or folder of an image classifier to compare the latency with.
+        batch_sizes (`Sequence[int]`, *optional*, defaults to `(1, 32)`): Of the latency table.
+        repeats (`int`, *optional*, defaults to 20): Repetitions of the latency table.
+
+    Raises:
+        ValueError: Options contradict each other, or one has no effect; says which.
+    """
+
+    model: str
+    output: Path
+    revision: str | None = None
+    embeddings_only: bool = False
+    opset: int = DEFAULT_OPSET
+    torch_export: bool = False
+    quantize: str | None = None
+    data: str | None = None
+    split: str = "test"
+    calibration_split: str = "train"
+    pairs: str | None = None
+    flip: bool = True
+    teacher: str | None = None
+    batch_sizes: Sequence[int] = (1, 32)
+    repeats: int = 20
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "output", Path(self.output))
+        if self.quantize not in (None, *MODES):
+            raise ValueError(f"`quantize` is {self.quantize!r}; allowed: {', '.join(MODES)}")
+        if self.quantize is None and (self.data is not None or self.pairs is not None):
+            raise ValueError(
+                "`data` and `pairs` measure what 8 bits cost; give `quantize` with them, or leave them out"
+            )
+        if self.quantize == "static" and self.data is None and self.pairs is None:
+            raise ValueError("static quantization takes the ranges of activations from images; give `data` or `pairs`")
+        if self.data is not None and self.embeddings_only:
+            raise ValueError(
+                "`data` measures the accuracy of the classifier, which `embeddings_only` leaves out; give `pairs`"
+            )
+        if self.pairs is None and not self.flip:
+            raise ValueError("`flip` has no effect without `pairs`; leave it out")
+
+
+def run_export(options: ExportOptions) -> dict[str, Any]:
+    """
+    Writes `model.onnx`, on request `model.int8.onnx` and `model.pt2`, `export.json` with what is known of them, and
+    `latency.md`.
+
+    Args:
+        options ([`ExportOptions`]): What to do.
+
+    Returns:
+        `dict[str, Any]`: What `export.json` holds.
+
+    Raises:
+        OSError: There is no such model.
+        ImportError, ValueError: As [`export_onnx`], [`quantize_onnx`] and the loading of data.
+    """
+    options.output.mkdir(parents=True, exist_ok=True)
+    model, processor = _load(options)
+    path = options.output / "model.onnx"
+    record: dict[str, Any] = {"model": options.model, "revision": options.revision}
+    part = {"processor": processor, "embeddings_only": options.embeddings_only}
+    record["onnx"] = export_onnx(model, path, opset=options.opset, **part).to_dict()
+    if options.torch_export:
+        record["torch_export"] = export_program(model, options.output / "model.pt2", **part).to_dict()
+    if options.quantize is not None:
+        record["int8"] = _quantize(options, path, model, processor).to_dict()
+    table = _measure(options, model, processor)
+    record["latency"] = table.to_dict()
+    (options.output / "export.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    (options.output / "latency.md").write_text(table.to_markdown(), encoding="utf-8")
+    return record
+
+
+def _load(options: ExportOptions) -> tuple[nn.Module, Any]:
+    config = AutoConfig.from_pretrained(options.model, revision=options.revision)
+    if config.model_type != "headshare":
+        raise ValueError(
+            f"{options.model} is a model of type {config.model_type!r}, and this export reads type 'headshare'; for "
+            "others use optimum"
+        )
+    only = options.embeddings_only or HeadShareModel.__name__ in (config.architectures or [])
+    kind = HeadShareModel if only else HeadShareForImageClassification
+    model = kind.from_pretrained(options.model, revision=options.revision, dtype=torch.float32)
+    return model, AutoImageProcessor.from_pretrained(options.model, revision=options.revision)
+
+
+def _quantize(options: ExportOptions, path: Path, model: Any, processor: Any) -> QuantizationRecord:
+    pairs = None if options.pairs is None else load_verification_set(options.pairs)
+    evaluation: Dataset | None = None if pairs is None else pairs.dataset(processor)
+    if options.data is not None:
+        evaluation = _labeled(options.data, options.split, model, processor)
+    calibration = _calibration(options, pairs, model, processor) if options.quantize == "static" else None
+    return quantize_onnx(
+        path,
+        options.output / "model.int8.onnx",
+        mode=str(options.quantize),
+        calibration=calibration,
+        evaluation=evaluation,
+        verifier=None if pairs is None else Verifier([pairs], processor, flip=options.flip),
+    )
+
+
+def _calibration(options: ExportOptions, pairs: VerificationSet | None, model: Any, processor: Any) -> Dataset:
+    if options.data is not None:
+        return _labeled(options.data, options.calibration_split, model, processor)
+    assert pairs is not None
+    return pairs.dataset(processor)
+
+
+def _labeled(data: str, split: str, model: Any, processor: Any) -> ImageClassificationDataset:
+    if not isinstance(model, HeadShareForImageClassification):
+        raise ValueError(f"the model has no classifier whose accuracy `data` ({data}) could measure; give `pairs`")
+    images = ImageClassificationDataset(load_images(data, split), processor)
+    config: Any = model.config
+    if images.num_classes != config.num_labels:
+        raise ValueError(
+            f"{data} has {images.num_classes} classes and the model {config.num_labels}; give the data set that it was "
+            "trained for"
+        )
+    if not has_placeholder_labels(config):
+        for index, name in images.id2label.items():
+            if config.id2label[index] != name:
+                raise ValueError(
+                    f"class {index} is {name!r} in {data} and {config.id2label[index]!r} in the model; give the data set "
+                    "that it was trained for"
+                )
+    return images
+
+
+def _measure(options: ExportOptions, model: Any, processor: Any) -> LatencyTable:
+    size, channels = working_size(processor), model.config.num_channels
+    chosen = model.base_model if options.embeddings_only else model
+    entries = {} if options.teacher is None else {"teacher, torch": _teacher_entry(options.teacher)}
+    entries["student, torch"] = LatencyEntry(chosen.eval(), size, channels)
+    files = {"student, ONNX": "model.onnx"}
+    if options.quantize is not None:
+        files[f"student, ONNX int8 {options.quantize}"] = "model.int8.onnx"
+    for name, file in files.items():
+        entries[name] = LatencyEntry(OnnxModel(options.output / file), size, channels)
+    return latency_table(entries, options.batch_sizes, repeats=options.repeats)
+
+
+def _teacher_entry(name_or_path: str) -> LatencyEntry:
+    config = AutoConfig.from_pretrained(name_or_path)
+    processor = AutoImageProcessor.from_pretrained(name_or_path)
+    # Class centers do not matter for the time that a face network takes, and are often not there.
+    kind: Any = AutoModelForImageClassification
+    if config.model_type == "headshare" and config.head_type != "linear":
+        kind = AutoModel
+    model = kind.from_pretrained(name_or_path, dtype=torch.float32)
+    return LatencyEntry(model.eval(), working_size(processor), len(processor.image_mean))
+
+
+def render_export(record: dict[str, Any], latency: str) -> str:
+    """
+    Args:
+        record (`dict[str, Any]`): What [`run_export`] returns.
+        latency (`str`): Content of `latency.md`.
+
+    Returns:
+        `str`: Markdown.
+    """
+    lines = ["| file | MB | checked against torch: largest difference (largest value) |", "| --- | ---: | --- |"]
+    for key in ("onnx", "torch_export"):
+        if key in record:
+            found = record[key]
+            parts = [
+                f"`{output}` {values['max_abs_difference']:.2g} ({values['scale']:.3g})"
+                for output, values in found["differences"].items()
+            ]
+            lines.append(f"| {found['file']} | {found['size_mb']:.2f} | {', '.join(parts)} |")
+    if "int8" in record:
+        int8 = record["int8"]
+        lines.append(f"| {int8['file']} ({int8['mode']}) | {int8['size_mb_after']:.2f} | see below |")
+        lines += ["", _render_cost(int8)]
+    return "\n".join([*lines, "", latency])
+
+
+def _render_cost(record: dict[str, Any]) -> str:
+    cost = record["cost"]
+    where = f"{cost['num_images']} images" + (" of noise" if record["images"] == "noise" else "")
+    cosine = cost["embedding_cosine"]
+    lines = ["| on " + where + " | float32 | int8 |", "| --- | ---: | ---: |"]
+    for name, before in cost.get("before", {}).items():
+        lines.append(f"| {name} | {before:.4f} | {cost['after'][name]:.4f} |")
+    verification = cost.get("verification", {"before": {}, "after": {}})
+    for name, before in verification["before"].items():
+        lines.append(f"| {name} | {before:.4f} | {verification['after'][name]:.4f} |")
+    lines.append(f"| cosine of embeddings, mean (least) | 1 | {cosine['mean']:.4f} ({cosine['min']:.4f}) |")
+    if "agreement" in cost:
+        lines.append(f"| same first class | 1 | {cost['agreement']:.4f} |")
+    return "\n".join(lines)

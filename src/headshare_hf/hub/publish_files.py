@@ -1,0 +1,130 @@
+"""The files of a folder that are published, each checked before anything is sent."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import ModelCard
+from safetensors import SafetensorError, safe_open
+from transformers.dynamic_module_utils import get_relative_imports
+
+from ..models import CENTERS_FILE
+
+
+CARD_FILE, CONFIG_FILE, PROCESSOR_FILE = "README.md", "config.json", "preprocessor_config.json"
+TRAINING_FILE = "training_config.json"
+WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
+_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
+_REMEDIES = {
+    CARD_FILE: "the model card; write it with `render_card` of headshare_hf.hub, or by running the recipe again",
+    CONFIG_FILE: "the configuration; save the model with `save_pretrained`",
+    PROCESSOR_FILE: "the image processor; save it with `processor.save_pretrained`",
+}
+
+
+def is_weights_file(name: str) -> bool:
+    """Whether a file of a repository holds weights as [`select_files`] publishes them."""
+    return name == CENTERS_FILE or _WEIGHTS.fullmatch(name) is not None
+
+
+def select_files(folder: str | Path) -> dict[str, Path]:
+    """
+    The files of a folder that are published, by their names in the repository.
+
+    They are named here one by one: card, configuration, image processor, weights, class centers, the code that the
+    configuration refers to, and `training_config.json` where there is one. Everything else, such as checkpoints, the
+    state of a run, caches and results with paths of this machine, stays where it is.
+
+    Args:
+        folder (`str` or `Path`): With the files of `save_pretrained` and a `README.md`.
+
+    Raises:
+        ValueError: A file is missing, damaged, or not what can be published. It is named.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"the folder {folder} does not exist")
+    for name, remedy in _REMEDIES.items():
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder} has no {name}, {remedy}")
+    config, processor = (_read_json(folder / name) for name in (CONFIG_FILE, PROCESSOR_FILE))
+    _check_card(folder / CARD_FILE)
+    names = [CARD_FILE, CONFIG_FILE, PROCESSOR_FILE, *_weights(folder, config), *_code(folder, config, processor)]
+    if (folder / TRAINING_FILE).is_file():
+        _read_json(folder / TRAINING_FILE)
+        names.append(TRAINING_FILE)
+    return {name: folder / name for name in names}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); save it again") from error
+
+
+def _check_card(path: Path) -> None:
+    try:
+        metadata = ModelCard.load(path).data.to_dict()
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"the metadata of the model card {path} cannot be read ({error}); write it again") from error
+    if not metadata.get("license"):
+        raise ValueError(f"the model card {path} says no license; add `license: ...` to its metadata")
+
+
+def _weights(folder: Path, config: dict[str, Any]) -> list[str]:
+    """Names of the files with tensors, after all of them have been opened."""
+    if (folder / WEIGHTS_FILE).is_file():
+        found = [WEIGHTS_FILE]
+    elif (folder / INDEX_FILE).is_file():
+        found = sorted(set(_read_json(folder / INDEX_FILE)["weight_map"].values()))
+    else:
+        raise ValueError(f"{folder} has no weights ({WEIGHTS_FILE}); save the model with `save_pretrained`")
+    tensors = {name for file in found for name in _tensor_names(folder / file)}
+    centers = [CENTERS_FILE] if (folder / CENTERS_FILE).is_file() else []
+    for file in centers:
+        tensors |= _tensor_names(folder / file)
+    is_classifier = "HeadShareForImageClassification" in (config.get("architectures") or [])
+    if is_classifier and "classifier.weight" not in tensors:
+        raise ValueError(f"{folder} has no {CENTERS_FILE}, the classifier; save the model with `save_pretrained`")
+    return [*found, *centers, *([] if WEIGHTS_FILE in found else [INDEX_FILE])]
+
+
+def _tensor_names(path: Path) -> set[str]:
+    try:
+        # It compares the size of the file with what its header says.
+        with safe_open(path, framework="pt") as file:
+            return set(file.keys())
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} does not exist, but {INDEX_FILE} names it; save the model again") from error
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or incomplete ({error}); save the model again") from error
+
+
+def _references(content: dict[str, Any]) -> list[str]:
+    """What `auto_map` refers to in the folder itself; `repository--module.Class` is code of another one."""
+    values = content.get("auto_map", {}).values()
+    # An image processor may have one class a backend.
+    several = [list(value.values()) if isinstance(value, dict) else [value] for value in values]
+    return [reference for group in several for reference in group if "--" not in reference]
+
+
+def _code(folder: Path, config: dict[str, Any], processor: dict[str, Any]) -> list[str]:
+    """Names of the modules that `auto_map` refers to, and of those that they import."""
+    references = [reference for content in (config, processor) for reference in _references(content)]
+    if config.get("model_type") == "headshare" and not references:
+        raise ValueError(
+            f"{folder / CONFIG_FILE} does not say where the code of the model is (`auto_map`); load the model and save "
+            "it again with `save_pretrained`, which writes the code"
+        )
+    found, rest = [], sorted({f"{reference.split('.')[0]}.py" for reference in references})
+    while rest:
+        name = rest.pop(0)
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder} has no {name}, code of the model; save model and image processor again")
+        found.append(name)
+        imported = (f"{module}.py" for module in sorted(get_relative_imports(folder / name)))
+        rest += [module for module in imported if module not in found and module not in rest]
+    return found

@@ -1,0 +1,80 @@
+"""Trained classifiers, students and teachers, from the Hub, its cache, or a folder."""
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import LocalEntryNotFoundError
+from torch import nn
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+from ..hub import describe_cached
+from ..models.class_centers import cached_commit
+
+
+def split_revision(name_or_path: str, revision: str | None = None) -> tuple[str, str | None]:
+    """
+    Name and revision of `id@revision`, of an id and a revision, or of a folder.
+
+    Args:
+        name_or_path (`str`): Folder, Hub id, or Hub id with a branch, tag or commit behind `@`.
+        revision (`str`, *optional*): The branch, tag or commit, where it is not behind `@`.
+
+    Raises:
+        ValueError: A folder has a revision, or an id two, or an empty one.
+    """
+    if Path(name_or_path).exists():
+        if revision is not None:
+            raise ValueError(f"`revision` {revision!r} has no effect on the folder {name_or_path}; leave it out")
+        return name_or_path, None
+    name, at, inline = name_or_path.partition("@")
+    if at and (revision is not None or not inline):
+        raise ValueError(f"{name_or_path!r} with `revision` {revision!r}: write one revision, `id@revision`")
+    return name, inline or revision
+
+
+def load_classifier(name_or_path: str, revision: str | None = None, **kwargs: Any) -> Any:
+    """
+    A trained image classifier, from the Hub or a folder.
+
+    Args:
+        name_or_path (`str`): Folder, Hub id, or `id@revision`.
+        revision (`str`, *optional*): Branch, tag or commit on the Hub.
+        kwargs: Further arguments of `from_pretrained`.
+
+    Raises:
+        OSError: There is no such model, or it is private, gated, or neither in the cache nor to be reached. It is the
+            error of transformers, which has the one of the Hub as its cause.
+        ValueError: A tensor is missing or of another shape. transformers would fill it with random numbers, and a
+            random head would then be shared.
+    """
+    name_or_path, revision = split_revision(name_or_path, revision)
+    options = {"output_loading_info": True, "ignore_mismatched_sizes": True, "revision": revision, **kwargs}
+    try:
+        model, info = AutoModelForImageClassification.from_pretrained(name_or_path, **options)
+    except OSError as error:
+        if not isinstance(error.__cause__, LocalEntryNotFoundError):
+            raise
+        raise OSError(f"{error}\n{describe_cached(name_or_path, kwargs.get('cache_dir'))}") from error.__cause__
+    broken = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
+    if broken:
+        raise ValueError(f"{name_or_path} lacks trained values for {broken}; random ones cannot teach")
+    return model
+
+
+def load_teacher(name_or_path: str, revision: str | None = None, **kwargs: Any) -> tuple[nn.Module, Any]:
+    """
+    A teacher and its image processor, from the Hub or a folder. Both are of one commit.
+
+    Args:
+        name_or_path, revision, kwargs: As [`load_classifier`] takes them.
+
+    Returns:
+        `tuple[nn.Module, Any]`: The model, and the processor.
+
+    Raises:
+        OSError, ValueError: As [`load_classifier`].
+    """
+    model = load_classifier(name_or_path, revision, **kwargs)
+    name, revision = split_revision(name_or_path, revision)
+    commit = cached_commit(name, {"revision": revision, **kwargs})
+    return model, AutoImageProcessor.from_pretrained(name, revision=commit or revision, **kwargs)

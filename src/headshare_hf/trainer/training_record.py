@@ -1,0 +1,79 @@
+"""What is published of how a model was trained, in a form that programs read."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..hub import CardFields
+from . import run_folder
+from .checkpointing import RunFolderTrainer
+
+
+# Those of the method first, then those of the optimizer, the schedule and the arithmetic.
+_ARGUMENTS = (
+    "temperature",
+    "kd_scale",
+    "embedding_distance",
+    "student_head",
+    "projector",
+    "eval_teacher_head_weight",
+    "teacher_precision",
+    "channels_last",
+    "optim",
+    "optim_args",
+    "learning_rate",
+    "weight_decay",
+    "decay_norm_and_bias",
+    "max_grad_norm",
+    "num_train_epochs",
+    "max_steps",
+    "lr_scheduler_type",
+    "lr_scheduler_kwargs",
+    "warmup_steps",
+    "lr_decay_epochs",
+    "lr_decay_rate",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "bf16",
+    "fp16",
+    "seed",
+    "data_seed",
+)
+
+
+def training_record(trainer: RunFolderTrainer, card: CardFields, data: dict[str, Any] | None) -> dict[str, Any]:
+    """
+    The content of `training_config.json`. It has no path of this machine.
+
+    Args:
+        trainer ([`RunFolderTrainer`]): Of the run.
+        card ([`CardFields`]): Of the run; names data and teacher.
+        data (`dict[str, Any]`, *optional*): Settings of the data that the card does not have, e.g. `split_seed`.
+    """
+    args = trainer.args
+    return {
+        "method": args.method or "plain",
+        "weights": asdict(args.loss_weights),
+        **{name: _plain(getattr(args, name)) for name in _ARGUMENTS},
+        "processes": args.world_size,
+        "student": {**run_folder.describe_model(trainer.student), "start": _public(trainer.identity["student"])},
+        "teacher": None if card.teacher is None else {"name": card.teacher.name, **trainer.identity["teacher"]},
+        "data": {
+            "id": card.dataset.id,
+            "splits": dict(card.dataset.splits),
+            "augmentation": card.training.augmentation,
+            **(data or {}),
+        },
+        "versions": dict(card.training.versions),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Members of an enumeration by their value."""
+    return getattr(value, "value", value)
+
+
+def _public(student: dict[str, Any]) -> str | None:
+    """The Hub id of the weights that training started from; the name alone of a folder."""
+    start = student["start"]
+    return Path(start).name if start and Path(start).exists() else start

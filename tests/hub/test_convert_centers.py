@@ -1,0 +1,71 @@
+"""Class centers in one file for each process become one matrix."""
+
+import pytest
+import torch
+
+from headshare_hf.hub import read_centers
+
+
+def _save(folder, parts, name="softmax_fc_gpu_{}.pt", wrap=lambda part: {"weight": part}):
+    paths = []
+    for rank, part in enumerate(parts):
+        paths.append(folder / name.format(rank))
+        torch.save(wrap(part), paths[-1])
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("name", "wrap"),
+    [
+        ("softmax_fc_gpu_{}.pt", lambda part: {"weight": part}),
+        ("rank_{}_softmax_weight.pt", lambda part: part),
+        (
+            "checkpoint_gpu_{}.pt",
+            lambda part: {"epoch": 1, "global_step": 2, "state_dict_softmax_fc": {"weight": part}},
+        ),
+    ],
+)
+def test_parts_are_merged_by_rank_whatever_their_order(tmp_path, name, wrap):
+    centers = torch.randn(25, 4)
+    # Twelve ranks: by the alphabet, 10 and 11 would come before 2.
+    paths = _save(tmp_path, torch.tensor_split(centers, 12), name, wrap)
+    assert torch.equal(read_centers(sorted(paths)), centers)
+    assert torch.equal(read_centers([str(path) for path in reversed(paths)]), centers)
+
+
+def test_one_file_needs_no_rank(tmp_path):
+    torch.save({"weight": torch.ones(3, 2)}, tmp_path / "centers.pt")
+    assert read_centers([tmp_path / "centers.pt"]).shape == (3, 2)
+
+
+def test_what_is_not_all_parts_of_one_training_is_refused(tmp_path):
+    paths = _save(tmp_path, torch.tensor_split(torch.randn(11, 4), 4))
+    with pytest.raises(ValueError, match="class centers of rank 0, 2 are missing"):
+        read_centers([paths[1], paths[3]])
+    with pytest.raises(ValueError, match="both have the centers of rank 1"):
+        read_centers([paths[0], paths[1], paths[1]])
+    torch.save({"weight": torch.ones(2, 4)}, tmp_path / "centers.pt")
+    with pytest.raises(ValueError, match=r"the name of .*centers.pt tells no rank"):
+        read_centers([paths[0], tmp_path / "centers.pt"])
+    torch.save({"weight": torch.ones(5, 4)}, paths[3])
+    with pytest.raises(ValueError, match=r"parts of \[3, 3, 3, 5\], but PartialFC makes \[4, 4, 3, 3\]"):
+        read_centers(paths)
+    torch.save({"weight": torch.ones(2, 5)}, paths[3])
+    with pytest.raises(ValueError, match=r"different widths .*gpu_0.pt: 4.*gpu_3.pt: 5"):
+        read_centers(paths)
+
+
+@pytest.mark.parametrize(
+    ("content", "held"),
+    [
+        ({"kernel": torch.ones(2, 3)}, "kernel"),
+        ({"weight": torch.ones(2)}, "a Tensor"),
+        ({"weight": torch.ones(2, 2, dtype=torch.int64)}, "a Tensor"),
+        ({"weight": torch.ones(2, 3), "bias": torch.ones(2)}, "weight, bias"),
+        ([torch.ones(2, 3)], "a list"),
+    ],
+)
+def test_files_without_centers(tmp_path, content, held):
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=f"a.pt holds no class centers but {held}; expected a matrix"):
+        read_centers([tmp_path / "a.pt"])

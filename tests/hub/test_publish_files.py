@@ -1,0 +1,137 @@
+"""What of a folder is published, and which folders are refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from published_runs import FACE
+from safetensors.torch import load_file, save_file
+from toys import resnet
+
+from headshare_hf import HeadShareImageProcessor
+from headshare_hf.hub import TRAINING_FILE, select_files
+from headshare_hf.hub.publish import address_card
+from headshare_hf.hub.publish_files import is_weights_file
+from headshare_hf.models import CENTERS_FILE
+
+
+CARD = '---\nlicense: mit\ntags:\n- headshare_hf\n---\n\npipeline(model="your-name/net")\n'
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    resnet(**FACE).save_pretrained(folder)
+    HeadShareImageProcessor().save_pretrained(folder)
+    (folder / "README.md").write_text(CARD)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return Path(shutil.copytree(saved, tmp_path / "model"))
+
+
+def test_files_are_allowed_one_by_one(folder):
+    wanted = set(select_files(folder))
+    assert {"README.md", "config.json", "preprocessor_config.json", "model.safetensors", CENTERS_FILE} <= wanted
+    assert wanted == {path.name for path in folder.iterdir()}
+    (folder / "checkpoint-1").mkdir()
+    strangers = ("run.json", "auxiliary.safetensors", "optimizer.pt", "teacher.safetensors", "model.onnx", "stray.py")
+    for name in (*strangers, "checkpoint-1/model.safetensors", "training_args.bin", ".env", "calibration.npy"):
+        (folder / name).write_bytes(b"0")
+    assert set(select_files(folder)) == wanted
+    (folder / TRAINING_FILE).write_text("{}")
+    assert set(select_files(folder)) == wanted | {TRAINING_FILE}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("README.md", "has no README.md, the model card; write it with `render_card`"),
+        ("config.json", "has no config.json, the configuration; save the model"),
+        ("preprocessor_config.json", "has no preprocessor_config.json, the image processor; save it"),
+        ("model.safetensors", r"has no weights \(model.safetensors\)"),
+        (CENTERS_FILE, f"has no {CENTERS_FILE}, the classifier"),
+        ("margins.py", "has no margins.py, code of the model; save model and image processor again"),
+    ],
+)
+def test_what_is_missing_is_named(name, message, folder):
+    (folder / name).unlink()
+    with pytest.raises(ValueError, match=message):
+        select_files(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", "{", "config.json is damaged"),
+        (TRAINING_FILE, "", f"{TRAINING_FILE} is damaged"),
+        ("README.md", "---\nlicense: [\n---\n", "metadata of the model card .*README.md cannot be read"),
+        ("README.md", "---\ntags: []\n---\n", "README.md says no license"),
+        ("README.md", "no metadata", "README.md says no license"),
+        (CENTERS_FILE, "", f"{CENTERS_FILE} is damaged or incomplete"),
+        ("model.safetensors", "short", "model.safetensors is damaged or incomplete"),
+    ],
+)
+def test_what_is_damaged_is_named(name, content, message, folder):
+    (folder / name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        select_files(folder)
+
+
+def test_a_truncated_file_of_weights_is_named(folder):
+    content = (folder / CENTERS_FILE).read_bytes()
+    (folder / CENTERS_FILE).write_bytes(content[:-4])
+    with pytest.raises(ValueError, match=f"{CENTERS_FILE} is damaged or incomplete"):
+        select_files(folder)
+
+
+def test_shards_must_all_be_there(folder):
+    (folder / "model.safetensors").unlink()
+    resnet(**FACE).save_pretrained(folder, max_shard_size="100KB")
+    shards = sorted(path.name for path in folder.glob("model-*.safetensors"))
+    assert len(shards) > 1 and {*shards, "model.safetensors.index.json"} <= set(select_files(folder))
+    (folder / shards[1]).unlink()
+    with pytest.raises(ValueError, match=f"{shards[1]} does not exist, but model.safetensors.index.json names it"):
+        select_files(folder)
+
+
+def test_centers_inside_of_the_weights_will_do(folder):
+    tensors = {**load_file(folder / "model.safetensors"), **load_file(folder / CENTERS_FILE)}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / CENTERS_FILE).unlink()
+    assert CENTERS_FILE not in select_files(folder)
+
+
+def test_weights_without_code_are_refused(folder):
+    for name in ("config.json", "preprocessor_config.json"):
+        content = json.loads((folder / name).read_text())
+        del content["auto_map"]
+        (folder / name).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="does not say where the code of the model is"):
+        select_files(folder)
+
+
+def test_code_of_other_repositories_is_not_looked_for(folder):
+    path = folder / "preprocessor_config.json"
+    backends = {"torchvision": "someone/else--processing.Fast", "pil": "someone/else--processing.Slow"}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "auto_map": {"AutoImageProcessor": backends}}))
+    assert "image_processing_headshare.py" not in select_files(folder)
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(ValueError, match="nowhere does not exist"):
+        select_files(tmp_path / "nowhere")
+
+
+def test_examples_of_a_card_load_what_is_published():
+    assert 'model="someone/net"' in address_card(CARD, "someone/net")
+    assert address_card(CARD.replace("- headshare_hf", "- other"), "someone/net").endswith('model="your-name/net")\n')
+
+
+def test_weights_are_told_from_other_files():
+    names = ["model.safetensors", "model-00001-of-00002.safetensors", "model.safetensors.index.json", CENTERS_FILE]
+    assert all(map(is_weights_file, names))
+    assert not any(map(is_weights_file, ["auxiliary.safetensors", "onnx/model.onnx", "README.md", "old/" + names[0]]))
