@@ -26,7 +26,8 @@ from headshare_hf.evaluation import plot_accuracy_bars, plot_training_curves
 from headshare_hf.trainer import METHODS, last_checkpoint
 from headshare_hf.trainer.card import write_card
 from headshare_hf.trainer.recipe import run_recipe
-from headshare_hf.trainer.recipe_arguments import ModelArguments, Recipe, StudentHeadArguments, parse_recipe
+from headshare_hf.trainer.recipe_arguments import parse_recipe
+from headshare_hf.trainer.recipe_sections import ModelArguments, Recipe, StudentHeadArguments
 
 
 TEACHER_BACKBONE = "resnet20"

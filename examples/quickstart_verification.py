@@ -30,7 +30,8 @@ from headshare_hf.evaluation.run_options import VerificationOptions
 from headshare_hf.trainer import METHODS
 from headshare_hf.trainer.card import write_card
 from headshare_hf.trainer.recipe import build_data, run_recipe
-from headshare_hf.trainer.recipe_arguments import ModelArguments, Recipe, StudentHeadArguments, parse_recipe
+from headshare_hf.trainer.recipe_arguments import parse_recipe
+from headshare_hf.trainer.recipe_sections import ModelArguments, Recipe, StudentHeadArguments
 
 
 METRICS = ("accuracy", "auc", "eer", "tar@far=1e-2/at_most", "tar@far=1e-3/at_most")
@@ -44,11 +45,13 @@ class Table:
     Attributes:
         rows (`dict`): By set and method, the values of each metric, one a seed.
         rocs (`dict`): By set, the ROC curve of each method of the last seed.
-        folders (`dict[str, str]`): By method, the folder of the last seed.
+        cells (`dict[str, Recipe]`): By method, the recipe of the last seed.
+        folders (`dict[str, str]`): Likewise, its folder.
     """
 
     rows: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
     rocs: dict[str, dict[str, Roc]] = field(default_factory=dict)
+    cells: dict[str, Recipe] = field(default_factory=dict)
     folders: dict[str, str] = field(default_factory=dict)
 
     def add(self, method: str, results: dict[str, VerificationResult]) -> None:
@@ -110,7 +113,7 @@ def run_all(recipe: Recipe, output: Path, every_method: bool, verifier: Verifier
         trainer, results = run_recipe(cell)
         write_card(trainer, cell, results)
         table.add(name, verifier(HeadShareModel.from_pretrained(trainer.folder)))
-        table.folders[name] = str(trainer.folder)
+        table.cells[name], table.folders[name] = cell, str(trainer.folder)
 
 
 def report(output: Path, table: Table, seeds: int) -> None:
@@ -177,6 +180,9 @@ def main() -> None:
     print(f"{time.monotonic() - started:.0f} s")
     print(f"\nThe best student ({best}) is in {table.folders[best]}, with its model card. Reloaded, it says:")
     verify_two(table.folders[best], pairs, options.output, verifier.flip)
+    # Once more, now with the thresholds.
+    trainer, results = run_recipe(table.cells[best])
+    write_card(trainer, table.cells[best], results)
 
 
 if __name__ == "__main__":

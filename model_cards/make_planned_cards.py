@@ -21,7 +21,8 @@ from headshare_hf.hub import (
 )
 from headshare_hf.trainer import get_method
 from headshare_hf.trainer.card import describe_optimizer, describe_options, describe_schedule
-from headshare_hf.trainer.recipe_arguments import ModelArguments, Recipe, parse_recipe
+from headshare_hf.trainer.recipe_arguments import parse_recipe
+from headshare_hf.trainer.recipe_sections import ModelArguments, Recipe
 
 
 ROOT = Path(__file__).parents[1]

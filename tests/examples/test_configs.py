@@ -13,7 +13,8 @@ from headshare_hf.data import draw_pairs, load_splits, write_verification_bin
 from headshare_hf.trainer import load_classifier
 from headshare_hf.trainer.card import write_card
 from headshare_hf.trainer.recipe import build_data, run_recipe
-from headshare_hf.trainer.recipe_arguments import DataArguments, parse_recipe
+from headshare_hf.trainer.recipe_arguments import parse_recipe
+from headshare_hf.trainer.recipe_sections import DataArguments
 
 
 CONFIGS = Path(__file__).parents[2] / "examples" / "configs"

@@ -18,7 +18,7 @@ from headshare_hf.models.class_centers import find_class_centers
 from headshare_hf.trainer import load_classifier, load_teacher
 from headshare_hf.trainer.loading import split_revision
 from headshare_hf.trainer.recipe import build_model, build_teacher
-from headshare_hf.trainer.recipe_arguments import ModelArguments
+from headshare_hf.trainer.recipe_sections import ModelArguments
 
 
 STUDENT, FACES = "alice/student", "alice/faces"

@@ -16,7 +16,8 @@ from headshare_hf.hub import CardDataset, render_card
 from headshare_hf.trainer import run_or_reuse
 from headshare_hf.trainer.card import card_dataset, describe_run, describe_schedule, evaluated_split, write_card
 from headshare_hf.trainer.recipe import run_recipe
-from headshare_hf.trainer.recipe_arguments import DataArguments, build_recipe
+from headshare_hf.trainer.recipe_arguments import build_recipe
+from headshare_hf.trainer.recipe_sections import DataArguments
 
 
 FACE = {"head_type": "arcface", "head_scale": 16.0, "head_margin": 0.3}

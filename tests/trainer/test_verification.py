@@ -13,7 +13,8 @@ from headshare_hf.data import VerificationSet, write_verification_bin
 from headshare_hf.evaluation import Verifier, add_flipped, extract_embeddings, verify_pairs
 from headshare_hf.trainer import run_or_reuse
 from headshare_hf.trainer.recipe import build_data, run_recipe
-from headshare_hf.trainer.recipe_arguments import DataArguments, VerificationArguments, build_recipe
+from headshare_hf.trainer.recipe_arguments import build_recipe
+from headshare_hf.trainer.recipe_sections import DataArguments, VerificationArguments
 
 
 def _png(folder, name, color):

@@ -17,7 +17,7 @@ from . import run_folder
 from .card_pairs import describe_head, describe_verification, slug
 from .config import DistillationConfig
 from .methods import get_method
-from .recipe_arguments import DataArguments, Recipe, VerificationArguments
+from .recipe_sections import DataArguments, Recipe, VerificationArguments
 from .trainer import DistillationTrainer
 
 

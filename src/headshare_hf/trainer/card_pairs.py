@@ -10,7 +10,7 @@ from ..data import VerificationSet
 from ..evaluation import Verifier
 from ..hub import CardDataset, CardHead, CardPairs, CardVerification, is_pair_metric
 from ..models import CosineHead, find_classifier
-from .recipe_arguments import HELD_OUT
+from .recipe_sections import HELD_OUT
 
 
 _FOLDS = 10

@@ -132,6 +132,12 @@ class DistillationConfig(TrainingArguments):
         teacher_head = _first(self.teacher_head_weight, row.teacher_head)
         return LossWeights(ce, kd, teacher_head, _first(self.teacher_head_ce_weight, 0.0), embedding)
 
+    @property
+    def meets_at_embedding(self) -> bool:
+        """Whether student and teacher meet at their embeddings, or only at their outputs."""
+        weights = self.loss_weights
+        return weights.needs_teacher_head or weights.embedding > 0 or self.eval_teacher_head_weight > 0
+
     def _own_teacher_head_weights(self) -> bool:
         return self.teacher_head_weight is not None or self.teacher_head_ce_weight is not None
 

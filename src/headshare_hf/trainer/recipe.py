@@ -11,7 +11,7 @@ from ..data.images import LabeledSplit
 from ..evaluation import Verifier
 from ..models import HeadShareConfig, HeadShareForImageClassification, HeadShareImageProcessor
 from .loading import load_classifier, load_teacher
-from .recipe_arguments import HELD_OUT, DataArguments, ModelArguments, Recipe, VerificationArguments
+from .recipe_sections import HELD_OUT, DataArguments, ModelArguments, Recipe, VerificationArguments
 from .runs import StudentHeadStages, attach_head_similarity, run_or_reuse, run_student_head_kd
 from .trainer import DistillationTrainer
 

@@ -5,7 +5,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..models import embedding_tap
+from ..models import embedding_tap, find_classifier
+from ..models.heads import create_projector
+from .config import DistillationConfig
 
 
 class StudentModule(nn.Module):
@@ -39,3 +41,19 @@ class StudentModule(nn.Module):
         output = self.student(pixel_values=pixel_values)
         embeddings = output.embeddings if self._tap is None else self._tap.take()
         return {"logits": output.logits, "embeddings": embeddings, "projected": self.projector(embeddings)}
+
+
+def trained_module(model: nn.Module, teacher: nn.Module | None, args: DistillationConfig) -> nn.Module:
+    """The student, with a projector drawn from the seed of the run where `args` asks for one."""
+    if args.projector is None or teacher is None:
+        return model
+    widths = find_classifier(model).in_features, find_classifier(teacher).in_features
+    # Without disturbing what the caller draws next.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(args.seed)
+        return StudentModule(model, create_projector(args.projector, *widths))
+
+
+def may_have_margin(model: nn.Module) -> bool:
+    """Whether the cross-entropy needs the student's embedding, for the margin of its head."""
+    return getattr(getattr(model, "config", None), "head_type", "linear") != "linear"

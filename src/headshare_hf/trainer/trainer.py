@@ -11,7 +11,6 @@ from ..data import collate
 from ..evaluation import ClassificationMetrics, Verifier, verification_metrics
 from ..losses import DistillationObjective, ObjectiveInputs, cross_entropy
 from ..models import embedding_tap, find_classifier, share_head
-from ..models.heads import create_projector
 from . import run_folder
 from .callbacks import EpochSeedCallback, VerificationCallback
 from .checks import check_identities, check_run
@@ -21,7 +20,7 @@ from .loading import load_teacher
 from .meter import LossMeter
 from .publishing import PublishingTrainer
 from .softening import DEFAULT_TEMPERATURE, resolve_softening
-from .student_module import StudentModule
+from .student_module import may_have_margin, trained_module
 from .teacher import FrozenTeacher, InputAdapter, input_statistics, teacher_autocast
 
 
@@ -89,9 +88,9 @@ class DistillationTrainer(PublishingTrainer):
             args.loss_weights, args.temperature or DEFAULT_TEMPERATURE, args.kd_scale, args.embedding_distance
         )
         self.meter = LossMeter()
-        trained = _trained_module(model, teacher, args)
-        self._head = find_classifier(model) if _may_have_margin(model) else None
-        self._needs_embedding = meets_at_embedding(args) or self._head is not None
+        trained = trained_module(model, teacher, args)
+        self._head = find_classifier(model) if may_have_margin(model) else None
+        self._needs_embedding = args.meets_at_embedding or self._head is not None
         self._tap = embedding_tap(model) if trained is model and self._needs_embedding else None
         kwargs.setdefault("data_collator", collate)
         super().__init__(
@@ -148,7 +147,7 @@ class DistillationTrainer(PublishingTrainer):
         if half and self.args.teacher_precision == "float32":
             raise ValueError("`teacher_precision` is 'float32', but the teacher's weights are not; load it in float32")
         autocast = teacher_autocast(self.args.teacher_precision, self.args.device, self.accelerator.autocast)
-        needs_embedding = meets_at_embedding(self.args) or self.args.kd_scale is not None
+        needs_embedding = self.args.meets_at_embedding or self.args.kd_scale is not None
         return FrozenTeacher(teacher, self.args.device, adapter, autocast, needs_embedding)
 
     # Training step
@@ -294,23 +293,3 @@ class DistillationTrainer(PublishingTrainer):
         kept = run_folder.last_checkpoint(self.folder)
         remedy = f"Lower the learning rate or use float32; last good checkpoint: {kept or 'none yet'}"
         self.meter.check(first_bad, remedy)
-
-
-def _trained_module(model: nn.Module, teacher: nn.Module | None, args: DistillationConfig) -> nn.Module:
-    if args.projector is None or teacher is None:
-        return model
-    widths = find_classifier(model).in_features, find_classifier(teacher).in_features
-    # Drawn from the seed of the run, and without disturbing what the caller draws next.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(args.seed)
-        return StudentModule(model, create_projector(args.projector, *widths))
-
-
-def _may_have_margin(model: nn.Module) -> bool:
-    return getattr(getattr(model, "config", None), "head_type", "linear") != "linear"
-
-
-def meets_at_embedding(args: DistillationConfig) -> bool:
-    """Whether student and teacher meet at their embeddings, or only at their outputs."""
-    weights = args.loss_weights
-    return weights.needs_teacher_head or weights.embedding > 0 or args.eval_teacher_head_weight > 0

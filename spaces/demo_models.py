@@ -1,0 +1,244 @@
+"""Models of the demo: from the Hub or a folder, kept in memory, and what went wrong in words."""
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from PIL import Image
+from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, AutoConfig, pipeline
+
+from headshare_hf.hub import TRAINING_FILE, describe_cached
+from headshare_hf.models import HeadShareConfig
+from headshare_hf.trainer.loading import load_teacher, split_revision
+
+
+logger = logging.getLogger(__name__)
+
+KEPT = 4
+# Its overloads know the tasks of transformers alone.
+_pipeline: Any = pipeline
+_ACCESS = "Whoever runs this demo can start it with an `HF_TOKEN` that has access."
+
+
+class DemoError(Exception):
+    """What is shown to the visitor."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """
+    An image classifier, ready to use.
+
+    Attributes:
+        name (`str`): Hub id or folder.
+        model (`Any`): In evaluation mode.
+        processor (`Any`): Its image processor.
+    """
+
+    name: str
+    model: Any
+    processor: Any
+
+    @property
+    def architecture(self) -> str:
+        return architecture(self.model)
+
+    @property
+    def num_parameters(self) -> int:
+        return num_parameters(self.model)
+
+    def logits(self, image: Image.Image) -> tuple[torch.Tensor, float]:
+        """
+        Scores `(num_labels,)` of an image in the mode RGB, and the milliseconds that the network took for them, without
+        decoding and resizing.
+        """
+        pixels = self.processor(image, return_tensors="pt")["pixel_values"]
+        started = time.perf_counter()
+        with torch.inference_mode():
+            logits = self.model(pixel_values=pixels).logits[0]
+        return logits, 1000 * (time.perf_counter() - started)
+
+
+def architecture(model: Any) -> str:
+    """Name of the network, as far as its configuration says one."""
+    config = model.config
+    return getattr(config, "backbone", None) or getattr(config, "architecture", None) or config.model_type
+
+
+def num_parameters(model: Any) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def resolve(name: str | None, folders: frozenset[str]) -> str:
+    """
+    What was typed, if this demo may open it: any Hub id, and the folders that it was started with.
+
+    Raises:
+        DemoError: Nothing was typed, or another folder. Visitors are not to look around on this machine's disk.
+    """
+    name = (name or "").strip()
+    if not name:
+        raise DemoError("No model is chosen. Give a Hub id such as `namespace/name`.")
+    if name not in folders and (name.startswith(("/", ".", "~")) or Path(name).exists()):
+        raise DemoError(
+            f"{name} is a folder, and this demo opens no other folders than those that it was started with."
+        )
+    return name
+
+
+@lru_cache(maxsize=KEPT)
+def load_classifier(name: str) -> Classifier:
+    """
+    An image classifier of this package or any other that transformers knows. The last ones stay in memory.
+
+    Args:
+        name (`str`): As [`resolve`] returns it; `id@revision` chooses a revision.
+
+    Raises:
+        DemoError: Says why it cannot be used.
+    """
+    with in_words(name):
+        config = read_config(name)
+        if type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
+            raise DemoError(f"{name} is a model of the kind {config.model_type!r}, which does not classify images.")
+        model, processor = load_teacher(name, trust_remote_code=False)
+        classifier = Classifier(name, model.eval(), processor)
+        # The first pass of a network takes longer than all others, and its time would be shown.
+        classifier.logits(Image.new("RGB", (32, 32)))
+    return classifier
+
+
+@lru_cache(maxsize=KEPT)
+def load_verifier(name: str) -> Any:
+    """
+    The pipeline `face-verification` of a model. The last ones stay in memory.
+
+    Args:
+        name (`str`): As [`resolve`] returns it; `id@revision` chooses a revision.
+
+    Raises:
+        DemoError: Says why it cannot be used.
+    """
+    with in_words(name):
+        config = read_config(name)
+        if not isinstance(config, HeadShareConfig):
+            raise DemoError(
+                f"{name} is a model of another package (of the kind {config.model_type!r}); verification needs one "
+                "that was trained with headshare_hf."
+            )
+        path, revision = split_revision(name)
+        return _pipeline("face-verification", model=path, revision=revision, device="cpu", trust_remote_code=False)
+
+
+def read_config(name: str) -> Any:
+    """The configuration alone, so that a wrong kind of model is refused before its weights are fetched."""
+    path, revision = split_revision(name)
+    return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+
+
+def recorded_teacher(name: str) -> str | None:
+    """
+    The teacher that the training record of a student names, `None` where there is no record or no teacher.
+
+    Args:
+        name (`str`): Hub id or folder of the student. Of a folder, a teacher in the folder beside it is found too.
+
+    Raises:
+        DemoError: The record cannot be read.
+    """
+    path, revision = split_revision(name)
+    with in_words(f"The training record of {name}"):
+        file = _find_record(path, revision)
+        teacher = _read_teacher(file) if file else None
+    beside = Path(path).parent / (teacher or "")
+    return str(beside) if teacher and Path(path).is_dir() and beside.is_dir() else teacher
+
+
+def _find_record(path: str, revision: str | None) -> Path | None:
+    if Path(path).is_dir():
+        file = Path(path, TRAINING_FILE)
+        return file if file.is_file() else None
+    try:
+        return Path(hf_hub_download(path, TRAINING_FILE, revision=revision))
+    except (EntryNotFoundError, LocalEntryNotFoundError):
+        return None
+
+
+def _read_teacher(file: Path) -> str | None:
+    """Anybody may have written this file."""
+    record = json.loads(file.read_text(encoding="utf-8"))
+    teacher = record.get("teacher", {}) if isinstance(record, dict) else {}
+    if teacher is None:
+        return None
+    if not isinstance(teacher, dict) or not isinstance(teacher.get("name"), str):
+        raise ValueError(f"{TRAINING_FILE} does not say under `teacher` which one it was, or that there was none")
+    return teacher["name"]
+
+
+@contextmanager
+def in_words(name: str) -> Iterator[None]:
+    """Errors of loading a model as a [`DemoError`]: models of strangers fail in every way. The log has them whole."""
+    try:
+        yield
+    except DemoError:
+        raise
+    except Exception as error:
+        logger.warning("%s cannot be loaded", name, exc_info=True)
+        raise DemoError(describe(error, name)) from error
+
+
+def describe(error: BaseException, name: str) -> str:
+    """
+    An error of loading a model in words.
+
+    Args:
+        error (`BaseException`): Of transformers or huggingface_hub; what caused it is looked at too.
+        name (`str`): Of the model.
+    """
+    chain = [error]
+    # transformers names some causes and only covers others.
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    path = name.partition("@")[0]
+    for cause in chain:
+        # Gated comes first, because the Hub's clients count it among the repositories that are not found.
+        if isinstance(cause, GatedRepoError):
+            return f"{name} is gated: the Hub gives it only to accounts that were let in. {_hub_says(cause)} {_ACCESS}"
+        if isinstance(cause, RepositoryNotFoundError):
+            return f"The Hub has no model {name}, or it is private. {_hub_says(cause)} {_ACCESS}"
+        if isinstance(cause, RevisionNotFoundError):
+            return f"{path} has no such revision as {name.partition('@')[2]!r}. {_hub_says(cause)}"
+        if isinstance(cause, LocalEntryNotFoundError) or _is_cut_connection(cause):
+            return f"The Hub cannot be reached, and {name} is not on this machine. {describe_cached(path)}"
+        if isinstance(cause, HFValidationError):
+            return f"{name!r} is no Hub id; one reads `namespace/name`."
+    # What follows the first line is advice to programmers.
+    first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return f"{name} cannot be loaded: {first}"
+
+
+def _is_cut_connection(error: BaseException) -> bool:
+    """Whether it is a `TransportError` of huggingface_hub's HTTP client, which is `httpx` or `httpx2`."""
+    bases = type(error).__mro__
+    return any(base.__name__ == "TransportError" and base.__module__.startswith("httpx") for base in bases)
+
+
+def _hub_says(error: HfHubHTTPError) -> str:
+    return f"The Hub says: “{error.server_message}”" if error.server_message else ""

@@ -1,0 +1,208 @@
+"""The sections of a recipe file."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..hub import check_subject
+from .config import DistillationConfig
+
+
+# What results call the pairs of `data.held_out_classes`.
+HELD_OUT = "held_out"
+
+
+@dataclass
+class ModelArguments:
+    """
+    Section `student`, `teacher` or `shared_teacher`: trained weights, or a network to be trained.
+
+    Attributes:
+        name_or_path (`str`, *optional*): Hub id or folder of trained weights. `None`: random weights.
+        revision (`str`, *optional*): Branch, tag or commit of that id; `name_or_path: id@revision` says the same.
+        backbone (`str`, *optional*): Backbone of a new network.
+        backbone_kwargs (`dict`, *optional*): Its further arguments.
+        embedding_size (`int`, *optional*): See [`HeadShareConfig`], as the following.
+        projector (`str`, *optional*): Projector inside of the model.
+        head_type (`str`): Kind of classifier.
+        head_scale (`float`, *optional*): Scale of a cosine or face classifier.
+        head_margin (`float` or `list[float]`, *optional*): Margin of a face classifier.
+        head_gradient (`str`): Derivative of that margin.
+        shared_head_from (`str`, *optional*): Section `student` only: Hub id or folder of a model whose classifier is
+            copied and frozen before training, as in the middle run of SH-KD.
+        same_label_order (`bool`): For trained weights that name the classes otherwise than the data ("tench" and
+            "tench, Tinca tinca"): the caller vouches that class i is the same, and the names of the data are used.
+    """
+
+    name_or_path: str | None = field(default=None, metadata={"help": "Hub id or folder of trained weights."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of that id on the Hub."})
+    backbone: str | None = field(default=None, metadata={"help": "Backbone of a new network, e.g. resnet8x4."})
+    backbone_kwargs: dict | None = field(default=None, metadata={"help": "Further arguments of the backbone."})
+    embedding_size: int | None = field(default=None, metadata={"help": "Width of the embedding."})
+    projector: str | None = field(default=None, metadata={"help": "linear or linear_bn_relu, inside of the model."})
+    head_type: str = field(default="linear", metadata={"help": "linear, cosine, arcface, cosface, combined, adaface."})
+    head_scale: float | None = field(default=None, metadata={"help": "Scale of a cosine or face head."})
+    head_margin: Any = field(default=None, metadata={"help": "Margin of a face head; three numbers for combined."})
+    head_gradient: str = field(default="true", metadata={"help": "true or straight_through."})
+    shared_head_from: str | None = field(
+        default=None, metadata={"help": "Student whose frozen head is trained around."}
+    )
+    same_label_order: bool = field(default=False, metadata={"help": "Trained weights number the classes as the data."})
+
+    def __post_init__(self) -> None:
+        if self.name_or_path is not None and self.backbone is not None:
+            raise ValueError("give `name_or_path` for trained weights or `backbone` for a new network, not both")
+        if self.revision is not None and self.name_or_path is None:
+            raise ValueError("`revision` has no effect without `name_or_path`, the Hub id that it belongs to")
+        shape = ("backbone_kwargs", "embedding_size", "projector")
+        given = [name for name in shape if getattr(self, name) is not None]
+        if self.name_or_path is not None and given:
+            raise ValueError(f"`{given[0]}` has no effect beside `name_or_path`: trained weights have their shape")
+
+
+@dataclass
+class DataArguments:
+    """
+    Section `data`.
+
+    Attributes:
+        name (`str`): Hub id or folder of the data set.
+        config_name (`str`, *optional*): Configuration of a Hub data set.
+        train_split (`str`): Split to train on.
+        eval_split (`str`, *optional*): Split to evaluate on; `None` where classes are not evaluated.
+        validation_fraction (`float`): Share of the training split, in [0, 1), that is evaluated on instead.
+        split_seed (`int`): Seed of that split and of the choice of `max_..._samples`; independent of the training's.
+        image_column (`str`, *optional*): Column of the images; found by itself where there is one.
+        label_column (`str`, *optional*): Column of the labels; likewise.
+        held_out_classes (`list[str]`, *optional*): Names of classes, `*` for any text, that are not trained on; pairs of
+            their images become a verification set.
+        image_size (`int` or `list[int]`): Height and width in pixels, or one number for both.
+        channel_order (`str`): `rgb` or `bgr`, the order in which the network reads the channels.
+        mean (`list[float]`): Channel means of images in [0, 1].
+        std (`list[float]`): Channel standard deviations.
+        augmentation (`str`): Name of the training augmentation.
+        skip_corrupt (`bool`): Leave out images that cannot be decoded, with a count, instead of stopping.
+        cache_images (`bool`): Keep decoded images in memory.
+        max_train_samples (`int`, *optional*): Use that many training images only.
+        max_eval_samples (`int`, *optional*): Likewise for evaluation.
+        title (`str`, *optional*): Name of the data set for people, in the model card.
+        license (`str`): License of the images, in words, for the model card.
+        weights_license (`str`): License of the trained weights, as the Hub spells it.
+    """
+
+    name: str = field(default="", metadata={"help": "Hub id or folder of the data set."})
+    config_name: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
+    train_split: str = field(default="train", metadata={"help": "Split to train on."})
+    eval_split: str | None = field(default="test", metadata={"help": "Split to evaluate on; null: none."})
+    validation_fraction: float = field(default=0.0, metadata={"help": "Share of the training split to evaluate on."})
+    split_seed: int = field(default=0, metadata={"help": "Seed of the validation split."})
+    image_column: str | None = field(default=None, metadata={"help": "Column of the images."})
+    label_column: str | None = field(default=None, metadata={"help": "Column of the labels."})
+    held_out_classes: list[str] | None = field(
+        default=None, metadata={"help": "Classes to verify instead of training on them."}
+    )
+    image_size: Any = field(default=32, metadata={"help": "Height and width in pixels, or one number for both."})
+    channel_order: str = field(default="rgb", metadata={"help": "rgb or bgr."})
+    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406], metadata={"help": "Channel means."})
+    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225], metadata={"help": "Channel deviations."})
+    augmentation: str = field(default="crop_flip", metadata={"help": "Training augmentation."})
+    skip_corrupt: bool = field(default=False, metadata={"help": "Leave out images that cannot be decoded."})
+    cache_images: bool = field(default=True, metadata={"help": "Keep decoded images in memory."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Use that many training images."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Use that many evaluation images."})
+    title: str | None = field(default=None, metadata={"help": "Name of the data set, for the card."})
+    license: str = field(default="not stated", metadata={"help": "License of the images, for the card."})
+    weights_license: str = field(default="apache-2.0", metadata={"help": "License of the trained weights."})
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("section `data` needs `name`, the Hub id or folder of a data set")
+        if self.eval_split is None and self.validation_fraction:
+            raise ValueError("`data.validation_fraction` has no effect without `eval_split`; leave one of them out")
+        edges = self.image_size if isinstance(self.image_size, list) else [self.image_size] * 2
+        if len(edges) != 2 or not all(type(edge) is int for edge in edges):
+            raise ValueError(f"`data.image_size` is {self.image_size!r}; it must be one int, or [height, width]")
+
+    @property
+    def height_and_width(self) -> tuple[int, int]:
+        """`image_size` as two numbers, in pixels."""
+        height, width = self.image_size if isinstance(self.image_size, list) else (self.image_size, self.image_size)
+        return height, width
+
+
+@dataclass
+class StudentHeadArguments:
+    """
+    Section `sh_kd`: the two earlier runs of SH-KD.
+
+    Attributes:
+        temporary_student (`str`, *optional*): Folder or Hub id of a student that is trained already.
+        temporary_method (`str`): Method of the temporary student; anything but `plain` needs a trained teacher.
+        temporary_epochs (`float`, *optional*): Its epochs.
+        teacher_epochs (`float`, *optional*): Its epochs.
+    """
+
+    temporary_student: str | None = field(default=None, metadata={"help": "A student that is trained already."})
+    temporary_method: str = field(default="plain", metadata={"help": "Method of the temporary student."})
+    temporary_epochs: float | None = field(default=None, metadata={"help": "Its epochs."})
+    teacher_epochs: float | None = field(default=None, metadata={"help": "Its epochs."})
+
+
+@dataclass
+class VerificationArguments:
+    """
+    Section `verification`: pairs of images that the student is scored on after every epoch.
+
+    Attributes:
+        sets (`list[str]`): What [`load_verification_set`] reads, e.g. `lfw.bin`.
+        flip (`bool`): Add the embeddings of the mirrored images.
+        held_out_pairs (`int`): How many pairs to draw from `data.held_out_classes`.
+        every_epochs (`int`): After how many epochs of training to score.
+        subject (`str`): What is on the images, one of [`SUBJECTS`]; the model card speaks of that.
+        preparation (`str`): How the images were prepared, e.g. `aligned by five points to 112 x 112 pixels`; the model
+            card needs it.
+    """
+
+    sets: list[str] = field(default_factory=list, metadata={"help": "Files or folders of image pairs."})
+    flip: bool = field(default=True, metadata={"help": "Add the embeddings of the mirrored images."})
+    held_out_pairs: int = field(default=6000, metadata={"help": "Pairs of the held-out classes."})
+    every_epochs: int = field(default=1, metadata={"help": "After how many epochs to score."})
+    subject: str = field(default="faces", metadata={"help": "faces or characters, for the card."})
+    preparation: str = field(default="", metadata={"help": "How the images were prepared, for the card."})
+
+    def __post_init__(self) -> None:
+        check_subject(self.subject)
+
+
+@dataclass
+class Recipe:
+    """
+    One recipe: its sections, those that a file may leave out being `None`.
+
+    Attributes:
+        student ([`ModelArguments`]): The model that is trained.
+        data ([`DataArguments`]): Its images.
+        training ([`DistillationConfig`]): Method and training arguments.
+        teacher ([`ModelArguments`], *optional*): A trained teacher.
+        shared_teacher ([`ModelArguments`], *optional*): The network that SH-KD trains around the student's head.
+        sh_kd ([`StudentHeadArguments`], *optional*): The earlier runs of SH-KD.
+        verification ([`VerificationArguments`], *optional*): Pairs of images to score embeddings on.
+    """
+
+    student: ModelArguments
+    data: DataArguments
+    training: DistillationConfig
+    teacher: ModelArguments | None = None
+    shared_teacher: ModelArguments | None = None
+    sh_kd: StudentHeadArguments | None = None
+    verification: VerificationArguments | None = None
+
+
+SECTIONS: dict[str, type] = {
+    "student": ModelArguments,
+    "teacher": ModelArguments,
+    "shared_teacher": ModelArguments,
+    "data": DataArguments,
+    "training": DistillationConfig,
+    "sh_kd": StudentHeadArguments,
+    "verification": VerificationArguments,
+}
