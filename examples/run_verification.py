@@ -3,10 +3,12 @@ Evaluate a face model: accuracy and TAR of pairs, IJB-B and IJB-C.
 
     python examples/run_verification.py --model MODEL --pairs lfw.bin cfp_fp.bin agedb_30.bin --output results
     accelerate launch examples/run_verification.py --model MODEL --ijbc IJBC --identification --output results
-    python examples/run_verification.py --features features.npy --ijbc IJBC --output results
+    python examples/run_verification.py --features features.npy --flip --ijbc IJBC --output features
     python examples/run_verification.py --model FOLDER --pairs lfw.bin --store-thresholds --output results
 
 MODEL is a Hub id or a folder. The same command goes on with a run that was cut: embeddings are kept in the output folder.
+Further sets of the same model may be evaluated into the same folder. Stored features need --flip (the right half of a row
+belongs to the mirrored image) or --no-flip (a row is one embedding).
 """
 
 import argparse
@@ -25,8 +27,12 @@ def parse(arguments: list[str]) -> VerificationOptions:
     parser.add_argument("--ijbb", metavar="FOLDER", help="IJB-B, with meta/ and loose_crop/")
     parser.add_argument("--ijbc", metavar="FOLDER", help="IJB-C, likewise")
     parser.add_argument("--identification", action="store_true", help="also the 1:N protocol of IJB")
+    parser.add_argument(
+        "--flip",
+        action=argparse.BooleanOptionalAction,
+        help="add the embedding of the mirrored image (a model: default; stored features: right half of their rows)",
+    )
     for name, text in (
-        ("flip", "embed images alone, without their mirror images"),
         ("norm", "IJB: scale features to unit length before they are added up"),
         ("detector-score", "IJB: do not weight images by the score of the detector"),
     ):

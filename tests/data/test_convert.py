@@ -96,13 +96,14 @@ def test_killed_conversion_goes_on_where_it_stopped(to, photos, tmp_path, small_
     if child == 0:
         calls, entries = [], DatasetImages.entries
 
-        def die_at_the_ninth(self, rows):
+        # The first four calls are for the fingerprint.
+        def die_at_the_thirteenth(self, rows):
             calls.append(rows)
-            if len(calls) == 9:
+            if len(calls) == 13:
                 os.kill(os.getpid(), signal.SIGKILL)
             return entries(self, rows)
 
-        DatasetImages.entries = die_at_the_ninth
+        DatasetImages.entries = die_at_the_thirteenth
         convert(photos, out, to)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
@@ -217,6 +218,18 @@ def test_targets_that_hold_something_else(photos, tmp_path, make_split, write_fo
         (tmp_path / f"own-{name}" / name).write_bytes(b"mine")
         with pytest.raises(ValueError, match=f"{name} exists and was not written by this command"):
             convert(photos, tmp_path / f"own-{name}", "rec")
+
+
+@pytest.mark.parametrize("to", ["rec", "parquet", "folder"])
+def test_other_images_of_the_same_classes_are_not_those_that_were_written(to, photos, tmp_path, png, pixels):
+    out = tmp_path / "out"
+    convert(photos, out, to)
+    before = _files(out)
+    for number, path in enumerate(sorted(photos.glob("*/*.png"))):
+        path.write_bytes(png(pixels(1000 + number, 8, 8)))
+    with pytest.raises(ValueError, match="holds split 'train' of other images or in another form; choose another"):
+        convert(photos, out, to)
+    assert _files(out) == before
 
 
 def _run(*arguments, repository):

@@ -95,9 +95,9 @@ def test_pairs_of_a_large_set_are_drawn_without_listing_all():
 @pytest.mark.parametrize(
     "num_pairs, message",
     [
-        (30, "must be a positive multiple of 20"),
+        (30, "`num_pairs` .of a recipe: `verification.held_out_pairs`. is 30; it must be a positive multiple of 20"),
         (0, "must be a positive multiple of 20"),
-        (400, "there are 5 pairs of one class"),
+        (400, "there are 5 pairs of one class, .* lower `num_pairs` .of a recipe: `verification.held_out_pairs`."),
     ],
 )
 def test_too_many_pairs_are_refused(num_pairs, message):

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from headshare_hf.data import CorruptImageError, ImageClassificationDataset, collate, load_images, load_splits
 from headshare_hf.data import record_images as module
 from headshare_hf.data.record_images import RecordImages, pack_image, unpack_image
-from headshare_hf.data.recordio import RecordError
+from headshare_hf.data.recordio import RecordError, rebuild_index
 from headshare_hf.models.image_processing_headshare import HeadShareImageProcessor
 
 
@@ -107,7 +107,7 @@ def test_label_of_a_record_in_parts(tmp_path, png, pixels):
         (-1.0, "record 4 of .*train.rec has label -1.0"),
         (float("nan"), "record 4 of .*train.rec has label nan"),
         (float("inf"), "record 4 of .*train.rec has label inf"),
-        (7.0, "record 4 of .* has label 7, but no record has label 3; classes are numbered from zero without a gap"),
+        (7.0, "record 4 of .* has label 7, but no record has label 3; renumber the classes .*, or write .*property"),
     ],
 )
 def test_label_that_is_no_class(label, message, write_faces):
@@ -120,6 +120,10 @@ def test_label_that_is_no_class(label, message, write_faces):
 def test_single_class(write_faces):
     with pytest.raises(ValueError, match="train.rec has only the class 0; a classifier needs two or more"):
         load_images(write_faces(4, num_classes=1), "train")
+    path = write_faces(4, labels=[2] * 4)
+    (path.parent / "property").write_text("3,32,32")
+    with pytest.raises(ValueError, match="train.rec has only the class 2; a classifier needs two or more"):
+        load_images(path, "train")
 
 
 def test_property_with_fewer_or_more_classes(write_faces):
@@ -129,6 +133,9 @@ def test_property_with_fewer_or_more_classes(write_faces):
         load_images(path, "train")
     (path.parent / "property").write_text("5,32,32\n")
     assert len(load_images(path, "train").label_names) == 5
+    assert len(load_images(write_faces(labels=[0, 4] * 6), "train").label_names) == 5
+    with pytest.raises(ValueError, match="record 1 of .* has label 5, but .*property says 5 classes"):
+        load_images(write_faces(labels=[0, 5] * 6), "train")
     (path.parent / "property").write_text("many")
     with pytest.raises(ValueError, match="property is 'many'; it must be number of classes, height and width"):
         load_images(path, "train")
@@ -149,17 +156,82 @@ def test_broken_header_is_named_when_labels_are_read(write_faces, png, pixels):
         load_images(path, "train")
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({4: 5}, "record 3 of .*train.rec ends at byte {4}, but the index has record 4 start at byte {5}; rebuild"),
+        ({4: 3}, "record 3 of .*train.rec ends at byte {4}, but the index has record 4 start at byte {3}; rebuild"),
+        ({4: None}, "record 3 of .*train.rec ends at byte {4}, but the index has record 5 start at byte {5}"),
+        ({0: None}, "train.rec begins at byte 0, but the index has record 1 start at byte {1}"),
+        ({11: None}, "record 10 of .*train.rec ends at byte {11}, but the index has no record behind it and the file"),
+    ],
+)
+def test_index_that_is_not_that_of_the_whole_file(changes, message, write_faces):
+    path = write_faces()
+    offsets = [int(line.split()[1]) for line in path.with_suffix(".idx").read_text().splitlines()]
+    places = {key: changes.get(key, key) for key in range(12)}
+    write_index(path, {key: offsets[place] for key, place in places.items() if place is not None})
+    with pytest.raises(RecordError, match=message.format(*offsets)):
+        load_images(path, "train")
+    rebuild_index(path)
+    assert len(load_images(path, "train")) == 12
+
+
+@pytest.mark.parametrize("bit", [2, 5, 12, 20])
+def test_length_with_a_wrong_bit(bit, write_faces):
+    path = write_faces()
+    content, start = bytearray(path.read_bytes()), int(path.with_suffix(".idx").read_text().splitlines()[3].split()[1])
+    content[start + 4 + bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+    with pytest.raises(RecordError, match="record 3 of .*train.rec ends at byte .*, but the index has record 4 start"):
+        load_images(path, "train")
+
+
+def test_cut_file_is_refused(write_faces):
+    path = write_faces()
+    os.truncate(path, path.stat().st_size - 40)
+    with pytest.raises(RecordError, match="record 11 of .*train.rec is truncated: .*; fetch the file again"):
+        load_images(path, "train")
+
+
+def test_records_in_any_order_and_in_parts_make_up_a_file(tmp_path, png, pixels):
+    # As a file of InsightFace: header, three images of which the second is in parts, two identities; records shuffled.
+    image = png(pixels(1)) + bytes(-len(png(pixels(1))) % 4)
+    records = {
+        4: part(payload(b"", 1, 2)),
+        2: part(payload(image, 1.0), 1) + part(b"tail", 3),
+        0: part(payload(b"", 4, 6)),
+        1: part(payload(png(pixels(0)), 0.0)),
+        5: part(payload(b"", 2, 4)),
+        3: part(payload(png(pixels(2)), 1.0)),
+    }
+    offsets = dict(zip(records, np.cumsum([0, *map(len, records.values())]).tolist(), strict=False))
+    path = tmp_path / "train.rec"
+    path.write_bytes(b"".join(records.values()))
+    write_index(path, offsets)
+    images = load_images(path, "train")
+    assert images.labels.tolist() == [0, 1, 1] and images.entries([1])[0]["bytes"] == image + MAGIC + b"tail"
+    # Records of no image are part of the file too.
+    write_index(path, {key: place for key, place in offsets.items() if key != 5})
+    with pytest.raises(
+        RecordError, match=f"record 1 of .* ends at byte {offsets[5]}, but the index has record 3 start"
+    ):
+        load_images(path, "train")
+    # The last part of one in parts is cut off from it.
+    write_index(path, {**offsets, 6: offsets[0] - len(part(b"tail", 3))})
+    with pytest.raises(RecordError, match="record 6 of .*: no record starts at byte"):
+        load_images(path, "train")
+
+
 def test_corrupt_images_are_named_or_left_out(write_faces, png, pixels, caplog):
     images = [png(pixels(number)) for number in range(12)]
-    images[4] = images[4][:100]
+    images[4], images[11] = images[4][:100], images[11][:-40]
     path = write_faces(images=images)
-    with open(path, "r+b") as file:
-        file.truncate(path.stat().st_size - 40)
     images = load_images(path, "train")
     dataset = ImageClassificationDataset(images, PROCESSOR)
     with pytest.raises(CorruptImageError, match=r"row 4 of split 'train' \(file .*train.rec, record 4\) cannot be"):
         dataset[4]
-    with pytest.raises(CorruptImageError, match="record 11 of .*train.rec is truncated"):
+    with pytest.raises(CorruptImageError, match=r"row 11 of split 'train' \(file .*train.rec, record 11\) cannot be"):
         dataset[11]
     with caplog.at_level(logging.WARNING):
         dataset = ImageClassificationDataset(images, PROCESSOR, skip_corrupt=True)
@@ -226,7 +298,7 @@ def test_copy_by_pickle_is_the_same(write_faces):
 def count_scans(monkeypatch):
     """A list that grows by one at every pass over a record file."""
     scans, read = [], module._read_labels
-    monkeypatch.setattr(module, "_read_labels", lambda records: scans.append(1) or read(records))
+    monkeypatch.setattr(module, "_read_labels", lambda *arguments: scans.append(1) or read(*arguments))
     return scans
 
 
@@ -250,17 +322,17 @@ def test_folder_for_labels_that_cannot_be_written(write_faces, tmp_path, count_s
 
 
 def test_labels_far_into_a_sparse_file(tmp_path, png, pixels):
-    # 3 GiB between two images: neither time nor memory may depend on it.
-    path = tmp_path / "train.rec"
-    places = [0, 400, 3 * 2**30, 2**32 + 8]
+    # 4 GiB of zeros between two images: neither time nor memory may depend on it.
+    path, places = tmp_path / "train.rec", []
+    first, last = (part(payload(png(pixels(number, 4, 4)), float(number))) for number in (0, 1))
     with open(path, "wb") as file:
-        for number, place in enumerate(places):
-            file.seek(place)
-            file.write(part(payload(png(pixels(number, 4, 4)), float(number % 2))))
-        file.truncate(2**32 + 2**20)
+        for head in [first, *[MAGIC + struct.pack("<I", 2**29 - 4)] * 8, last]:
+            places.append(file.tell())
+            file.write(head)
+            file.seek(0 if head in (first, last) else 2**29 - 4, os.SEEK_CUR)
     if path.stat().st_blocks * 512 > 2**30:
         pytest.skip("the file system has no sparse files")
     write_index(path, dict(enumerate(places)))
     images = load_images(path, "train")
-    assert images.labels.tolist() == [0, 1, 0, 1]
-    assert images.entries([3])[0]["bytes"] == png(pixels(3, 4, 4))
+    assert places[-1] > 2**32 - 100 and images.labels.tolist() == [*[0] * 9, 1]
+    assert images.entries([9])[0]["bytes"] == png(pixels(1, 4, 4))

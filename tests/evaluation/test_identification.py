@@ -71,6 +71,51 @@ def test_protocol_written_out(name, block, tmp_path, monkeypatch):
     assert 0.1 < found["mean"]["rank1"] < 1 and 0 < found["mean"]["tpir@fpir=0.2"] < found["mean"]["rank1"]
 
 
+def _resampled(features, protocol, files, draws, ranks, fpirs):
+    """The rates of draws, each a protocol of its own with its probes written out."""
+    found = []
+    for drawn in draws:
+        sample = IjbIdentification(files.galleries, files.probe_templates[drawn], files.probe_subjects[drawn])
+        found.append(evaluate_identification(features, protocol, sample, ranks=ranks, fpirs=fpirs))
+    return found
+
+
+def test_intervals_are_those_of_probes_drawn_again(tmp_path):
+    features = write_protocol(tmp_path, SIZE)
+    protocol = IjbProtocol.read(tmp_path)
+    files = IjbIdentification.read(protocol)
+    ranks, fpirs, count = (1, 3), (0.05, 0.2), len(files.probe_templates)
+    options = {"ranks": ranks, "fpirs": fpirs, "num_resamples": 25, "confidence": 0.8, "seed": 4}
+    found = evaluate_identification(features, protocol, files, **options)
+    generator = np.random.default_rng(4)
+    draws = [generator.integers(count, size=count) for _ in range(25)]
+    literal = _resampled(features, protocol, files, draws, ranks, fpirs)
+    plain = evaluate_identification(features, protocol, files, ranks=ranks, fpirs=fpirs)
+    for gallery, rates in plain.items():
+        assert list(found[gallery])[: len(rates)] == list(rates) and len(found[gallery]) == 3 * len(rates)
+        for key, value in rates.items():
+            low, high = np.quantile([draw[gallery][key] for draw in literal], [0.1, 0.9])
+            assert (found[gallery][f"{key}/low"], found[gallery][f"{key}/high"]) == pytest.approx((low, high))
+            assert found[gallery][key] == value
+    assert found["mean"]["rank1/low"] < found["mean"]["rank1/high"]
+    assert evaluate_identification(features, protocol, files, **{**options, "seed": 5}) != found
+
+
+def test_a_draw_needs_both_kinds_of_probes(tmp_path):
+    features = write_protocol(tmp_path, SIZE)
+    protocol = IjbProtocol.read(tmp_path)
+    files = IjbIdentification.read(protocol)
+    (_, one), (_, other) = files.galleries.values()
+    rows = [np.flatnonzero(np.isin(files.probe_subjects, subjects))[0] for subjects in (one, other)]
+    two = IjbIdentification(files.galleries, files.probe_templates[rows], files.probe_subjects[rows])
+    with pytest.raises(ValueError, match=r"in draw \d+, .*person in the gallery.*too small to bootstrap, use num_re"):
+        evaluate_identification(features, protocol, two, num_resamples=50)
+    with pytest.raises(ValueError, match="`num_resamples` is 1; an interval needs at least 2"):
+        evaluate_identification(features, protocol, files, num_resamples=1)
+    with pytest.raises(ValueError, match="`confidence` is 1; it must be between 0 and 1"):
+        evaluate_identification(features, protocol, files, num_resamples=2, confidence=1)
+
+
 def test_by_hand():
     scores = torch.tensor([[0.9, 0.1, 0.2], [0.5, 0.4, 0.6], [0.3, 0.3, 0.1], [0.8, 0.0, 0.1], [0.2, 0.7, 0.1]])
     mates = torch.tensor([0, 0, 1, -1, -1])

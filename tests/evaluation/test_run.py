@@ -1,5 +1,6 @@
 """A whole evaluation: numbers, files, and what is refused before it starts."""
 
+import importlib
 import json
 from dataclasses import replace
 
@@ -11,7 +12,13 @@ from ijb_files import ProtocolSize, write_protocol
 from safetensors.numpy import load_file, save_file
 
 from headshare_hf import HeadShareConfig, HeadShareImageProcessor, HeadShareModel
-from headshare_hf.data import IjbIdentification, IjbProtocol, load_verification_set
+from headshare_hf.data import (
+    IjbIdentification,
+    IjbProtocol,
+    VerificationSet,
+    load_verification_set,
+    write_verification_bin,
+)
 from headshare_hf.evaluation import (
     add_flipped,
     bootstrap_intervals,
@@ -21,8 +28,11 @@ from headshare_hf.evaluation import (
     verify_pairs,
 )
 from headshare_hf.evaluation.report import render_report
-from headshare_hf.evaluation.run import run_verification
 from headshare_hf.evaluation.run_options import VerificationOptions
+
+
+run_module = importlib.import_module("headshare_hf.evaluation.run")
+run_verification = run_module.run_verification
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +113,10 @@ def test_people_are_drawn_where_the_set_names_them(root, tmp_path):
     options = _options(root, tmp_path, pairs=[str(root / "people")], bootstrap=20, bootstrap_over="people")
     found = run_verification(options)["sets"]["people"]
     assert found["bootstrap"]["over"] == "people" and found["accuracy_interval"][0] < found["accuracy_interval"][1]
+    unnamed = replace(options, pairs=[str(root / "people"), str(root / "faces.bin")], output=tmp_path / "other")
     with pytest.raises(ValueError, match="faces does not say who is on its images; draw pairs"):
-        run_verification(replace(options, pairs=[str(root / "faces.bin")]))
+        run_verification(unnamed)
+    assert not unnamed.output.exists()
 
 
 @pytest.mark.parametrize("switches", [{}, {"flip": False, "norm": False, "detector_score": False}])
@@ -122,11 +134,14 @@ def test_ijb_gives_what_the_parts_give(root, tmp_path, switches):
     assert _points(found)[1e-2, "nearest"]["tar"] == result.metrics["tar@far=1e-2/nearest"]
     assert _points(found)[1e-2, "at_most"]["interval"] == list(result.intervals["tar@far=1e-2/at_most"])
     assert _points(found)[1e-6, "at_most"]["tar"] is None
-    expected = evaluate_identification(features, protocol, IjbIdentification.read(protocol), **options.switches())
-    assert found["identification"] == expected
+    files = IjbIdentification.read(protocol)
+    expected = evaluate_identification(features, protocol, files, **options.switches(), num_resamples=10)
+    assert found["identification"] == expected and found["embedding_size"] == 64
     assert "not the full protocol: 160 images" in found["remarks"][0]
     text = render_report(record)
-    assert "## ijbc, 1:N" in text and f"{100 * expected['mean']['rank1']:.2f}" in text
+    low, high = (f"{100 * expected['mean'][f'rank1/{end}']:.2f}" for end in ("low", "high"))
+    assert "## ijbc, 1:N" in text and f"{100 * expected['mean']['rank1']:.2f} [{low}, {high}]" in text
+    assert "rank1/low" not in text and len([line for line in text.splitlines() if line.startswith("| joined")]) == 1
     assert ("| flip, norm, detector score |" in text) == (not switches)
 
 
@@ -136,12 +151,74 @@ def test_stored_features_take_the_place_of_a_model(root, tmp_path, suffix):
     path = root / "ijbc" / "features.npy" if suffix == "npy" else tmp_path / "features.safetensors"
     if suffix == "safetensors":
         save_file({"features": features}, path)
-    options = VerificationOptions(output=tmp_path / "out", features=str(path), ijbc=str(root / "ijbc"))
+    options = VerificationOptions(output=tmp_path / "out", features=str(path), flip=True, ijbc=str(root / "ijbc"))
     record = run_verification(options)
     expected = evaluate_ijb(features, IjbProtocol.read(root / "ijbc"), num_resamples=0)
     assert record["sets"]["ijbc"]["auc"] == expected.roc.auc and record["sets"]["ijbc"]["bootstrap"] is None
     assert f"stored features features.{suffix}" in render_report(record)
     assert not (tmp_path / "out" / "embeddings").exists()
+
+
+def test_a_row_of_features_is_read_as_told(root, tmp_path):
+    features = np.load(root / "ijbc" / "features.npy")
+    path, width = root / "ijbc" / "features.npy", features.shape[1]
+    protocol = IjbProtocol.read(root / "ijbc")
+    for flip, size in ((True, width // 2), (False, width)):
+        out = tmp_path / f"flip {flip}"
+        options = VerificationOptions(output=out, features=str(path), flip=flip, ijbc=str(root / "ijbc"))
+        found = run_verification(options)["sets"]["ijbc"]
+        assert found["embedding_size"] == size and found["flip"] is flip
+        assert found["auc"] == evaluate_ijb(features, protocol, flip=flip, num_resamples=0).roc.auc
+
+
+@pytest.mark.parametrize("suffix", ["npy", "safetensors"])
+def test_features_do_not_say_whether_they_are_of_mirrored_images_too(suffix):
+    with pytest.raises(ValueError, match=rf"nothing in f.{suffix} says .*; give --flip if .*, or --no-flip if"):
+        VerificationOptions(output="out", features=f"f.{suffix}", ijbc="c")
+    assert VerificationOptions(output="out", model="m", ijbc="c").flip is True
+
+
+def _sets(folder) -> list[str]:
+    return list(json.loads((folder / "results.json").read_text())["sets"])
+
+
+def test_a_second_evaluation_adds_its_sets(root, tmp_path):
+    first = _options(root, tmp_path, pairs=[str(root / "faces.bin")])
+    faces = run_verification(first)["sets"]["faces"]
+    second = _options(root, tmp_path, ijbc=str(root / "ijbc"), identification=True, bootstrap=5, norm=False)
+    record = run_verification(second)
+    assert list(record["sets"]) == _sets(tmp_path / "out") == ["faces", "ijbc"] and record["sets"]["faces"] == faces
+    text = (tmp_path / "out" / "results.md").read_text()
+    assert "| faces | at most |" in text and "## ijbc, 1:N" in text
+    # The same set again takes the place of the earlier one.
+    again = run_verification(replace(first, bootstrap=5))["sets"]
+    assert list(again) == ["faces", "ijbc"] and again["faces"]["bootstrap"]["num_samples"] == 5
+    assert again["faces"]["accuracy"] == faces["accuracy"] and again["ijbc"] == record["sets"]["ijbc"]
+
+
+def test_results_of_something_else_stay_as_they_are(root, tmp_path, monkeypatch):
+    options = _options(root, tmp_path, pairs=[str(root / "faces.bin")], cache=tmp_path / "cache")
+    run_verification(options)
+    before = (tmp_path / "out" / "results.json").read_bytes()
+    monkeypatch.setattr(HeadShareModel, "forward", lambda *args, **kwargs: pytest.fail("embedded"))
+    save_model(tmp_path / "other", backbone="resnet14")
+    HeadShareModel.from_pretrained(root / "model").save_pretrained(tmp_path / "rgb")
+    HeadShareImageProcessor(channel_order="rgb").save_pretrained(tmp_path / "rgb")
+    ijbc, features = {"pairs": (), "ijbc": str(root / "ijbc")}, str(root / "ijbc" / "features.npy")
+    for changes, message in (
+        ({"model": str(tmp_path / "other")}, "of another model: its weights_sha256 is .*; give another --output"),
+        ({"model": str(tmp_path / "rgb")}, "its processor.channel_order is bgr, and now it is rgb; give another"),
+        ({"model": None, "features": features, **ijbc}, "its sha256 is None, and now it is .*; give another --output"),
+        ({"flip": False, **ijbc}, "has faces with `flip` True, and now it is False; give another --output"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run_verification(replace(options, **changes))
+    assert (tmp_path / "out" / "results.json").read_bytes() == before
+    model = json.loads(before)["model"]
+    for content in ([], {"seeds": 3, "sets": {}}, {"model": 1, "sets": {}}, {"model": model, "sets": ["faces"]}):
+        (tmp_path / "out" / "results.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match="results.json is not the result of such an evaluation; give another"):
+            run_verification(options)
 
 
 def test_ijbb_has_its_own_galleries(tmp_path):
@@ -150,6 +227,7 @@ def test_ijbb_has_its_own_galleries(tmp_path):
     options = VerificationOptions(
         output=tmp_path / "out",
         features=str(tmp_path / "ijbb" / "features.npy"),
+        flip=True,
         ijbb=str(tmp_path / "ijbb"),
         identification=True,
     )
@@ -170,6 +248,35 @@ def test_thresholds_are_stored_with_the_model(root, tmp_path):
     assert stored[0]["similarity"] == _points(found)[1e-2, "at_most"]["threshold"] and stored[0]["flip"] is True
     # The weights are the same, so that the kept embeddings still belong to the model.
     assert run_verification(options)["sets"]["faces"] == found
+
+
+def test_a_set_too_small_for_thresholds_is_refused_first(root, tmp_path):
+    pairs = load_verification_set(root / "faces.bin")
+    kept = np.flatnonzero(pairs.is_same | (np.cumsum(~pairs.is_same) < 100))
+    small = VerificationSet("s", pairs.images, pairs.index_a[kept], pairs.index_b[kept], pairs.is_same[kept])
+    write_verification_bin(tmp_path / "small.bin", small)
+    save_model(tmp_path / "model")
+    options = VerificationOptions(
+        output=tmp_path / "out",
+        model=str(tmp_path / "model"),
+        pairs=[str(tmp_path / "small.bin")],
+        store_thresholds=True,
+    )
+    with pytest.raises(ValueError, match="small has 99 pairs of two people, and .* a FAR of 0.01 needs at least 100"):
+        run_verification(options)
+    assert not (tmp_path / "out").exists()
+    assert run_verification(replace(options, store_thresholds=False))["sets"]["small"]["thresholds"] == []
+
+
+def test_results_are_written_before_thresholds_are_stored(root, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(run_module, "store_thresholds", fail)
+    options = _options(root, tmp_path, pairs=[str(root / "faces.bin")], store_thresholds=True)
+    with pytest.raises(OSError, match="the disk is full"):
+        run_verification(options)
+    assert _sets(tmp_path / "out") == ["faces"]
 
 
 def test_sets_that_do_not_fit_are_refused_before_anything_is_embedded(root, tmp_path):

@@ -78,6 +78,7 @@ def test_the_same_command_goes_on_after_a_kill(root, tmp_path):
     [
         (["--pairs", "lfw.bin"], "give either a model or stored features"),
         (["--model", "m", "--pairs", "lfw.bin", "--no-norm"], "`norm` has no effect on sets of pairs"),
+        (["--features", "f.npy", "--ijbc", "c"], "give --flip if the right half of each row is the mirrored image's"),
     ],
 )
 def test_wrong_use_says_what_to_do(options, message, tmp_path):
@@ -93,6 +94,7 @@ def test_help_lists_the_options():
         "--ijbc",
         "--identification",
         "--features",
+        "--flip",
         "--no-flip",
         "--no-detector-score",
     ):

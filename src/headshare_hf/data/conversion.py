@@ -73,7 +73,7 @@ def write_records(images: LabeledImages, folder: Path, progress: tqdm) -> int:
 
 def _append(images: LabeledImages, rows: range, data: BinaryIO, lines: BinaryIO, end: int, progress: tqdm) -> int:
     added, index = 0, bytearray()
-    for row, image in _encoded(images, rows):
+    for row, image in encoded_images(images, rows):
         record = encode_record(pack_image(image, [float(images.labels[row])], row))
         index += b"%d\t%d\n" % (row, end + added)
         data.write(record)
@@ -112,7 +112,7 @@ def _whole_records(record: Path, index: Path) -> tuple[int, int]:
 
 
 def _write_property(images: LabeledImages, path: Path) -> None:
-    _, first = next(_encoded(images, range(1)))
+    _, first = next(encoded_images(images, range(1)))
     with PIL.Image.open(io.BytesIO(first)) as image:
         content = f"{len(images.label_names)},{image.height},{image.width}"
     if path.is_file() and path.read_text(encoding="utf-8").split(",")[0] != str(len(images.label_names)):
@@ -145,7 +145,7 @@ def _write_shard(images: LabeledImages, rows: range, path: Path, schema: pyarrow
     with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         for start in range(rows.start, rows.stop, _BATCH):
             batch = range(start, min(start + _BATCH, rows.stop))
-            entries = [{"bytes": image, "path": file_name(image, row)} for row, image in _encoded(images, batch)]
+            entries = [{"bytes": image, "path": file_name(image, row)} for row, image in encoded_images(images, batch)]
             table = pyarrow.table({"image": entries, "label": images.labels[batch.start : batch.stop]}, schema=schema)
             writer.write_table(table)
             progress.update(len(batch))
@@ -167,7 +167,7 @@ def write_folder(images: LabeledImages, folder: Path, progress: tqdm) -> int:
     done = np.fromiter((int(stem) for stem in stems if stem.isdigit()), dtype=np.int64)
     missing = np.setdiff1d(np.arange(len(images)), done)
     progress.update(len(images) - len(missing))
-    for row, image in _encoded(images, missing.tolist()):
+    for row, image in encoded_images(images, missing.tolist()):
         write_atomically(classes[images.labels[row]] / file_name(image, row), image)
         progress.update()
     return len(missing)
@@ -206,7 +206,18 @@ def file_name(image: bytes, row: int) -> str:
     )
 
 
-def _encoded(images: LabeledImages, rows: range | list[int]) -> Iterator[tuple[int, bytes]]:
+def encoded_images(images: LabeledImages, rows: range | list[int]) -> Iterator[tuple[int, bytes]]:
+    """
+    Args:
+        images ([`LabeledImages`]): The images.
+        rows (`range` or `list[int]`): Which ones.
+
+    Yields:
+        `tuple[int, bytes]`: Row and encoded image.
+
+    Raises:
+        CorruptImageError: A row has no image.
+    """
     for start in range(0, len(rows), _BATCH):
         batch = list(rows[start : start + _BATCH])
         for row, entry in zip(batch, images.entries(batch), strict=True):

@@ -40,6 +40,7 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
 
     Attributes:
         labels (`torch.Tensor` of `int64` and shape `(num_images,)`): Class of every image.
+        preparation (`dict[str, str]`): What happens to the images: augmentation, its seed, and the image processor.
         label_names (`list[str]`): Name of every class.
         num_corrupt (`int`): How many images were left out.
 
@@ -73,6 +74,7 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         self._epoch = shared_bytes(8).view(torch.int64)
         self._pixels = _pixels(images, processor, name, seed, cache_images)
         self._normalize = Normalizer(processor)
+        self.preparation = {"augmentation": name, "seed": str(seed), "processor": str(_settings(processor))}
 
     @property
     def num_classes(self) -> int:
@@ -112,6 +114,12 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
         pixels = self._pixels(rows, int(self._epoch))
         batch = {"pixel_values": self._normalize(pixels), "labels": self.labels[rows]}
         return {**batch, "index": rows} if self.with_index else batch
+
+
+def _settings(processor: Any) -> dict[str, Any]:
+    """What an image processor does, without the names of classes and files."""
+    content = processor.to_dict() if hasattr(processor, "to_dict") else vars(processor)
+    return {key: value for key, value in sorted(content.items()) if key not in ("auto_map", "processor_class")}
 
 
 def collate(batch: dict[str, torch.Tensor] | Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:

@@ -12,6 +12,8 @@ from .verification_set import VerificationSet
 
 
 _PAIRS = 5
+# A recipe calls it otherwise.
+_FIELD = "`num_pairs` (of a recipe: `verification.held_out_pairs`)"
 
 
 def hold_out_classes(dataset: LabeledSplit, patterns: Sequence[str]) -> tuple[datasets.Dataset, datasets.Dataset]:
@@ -79,7 +81,7 @@ def draw_pairs(
         ValueError: There are not that many pairs of one class, or of two, or the number cannot be divided.
     """
     if num_pairs % (2 * num_folds) or num_pairs < 1:
-        raise ValueError(f"`num_pairs` is {num_pairs}; it must be a positive multiple of {2 * num_folds}")
+        raise ValueError(f"{_FIELD} is {num_pairs}; it must be a positive multiple of {2 * num_folds}")
     images = [as_images(split) for split in splits]
     labels = np.concatenate([part.labels for part in images])
     half = num_pairs // 2
@@ -119,5 +121,5 @@ def _other_class(labels: np.ndarray, wanted: int, seed: int) -> np.ndarray:
 
 def _choose(pairs: np.ndarray, count: int, kind: str, seed: int) -> np.ndarray:
     if len(pairs) < count:
-        raise ValueError(f"there are {len(pairs)} pairs {kind}, and {count} are wanted; lower `num_pairs`")
+        raise ValueError(f"there are {len(pairs)} pairs {kind}, and {count} are wanted; lower {_FIELD}")
     return pairs[np.argsort(random_bits(seed, 1, np.arange(len(pairs)), _PAIRS), kind="stable")[:count]]

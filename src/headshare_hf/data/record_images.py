@@ -12,6 +12,7 @@ import datasets
 import numpy as np
 from tqdm.auto import tqdm
 
+from .record_extents import check_extents, record_ends
 from .record_index import write_atomically
 from .recordio import RecordError, RecordFile
 
@@ -92,8 +93,8 @@ class RecordImages:
         path (`str` or `os.PathLike`): The `.rec` file; its `.idx` and, where there is one, `property` lie beside it.
         split (`str`, *optional*, defaults to `"train"`): Name for the messages.
         num_classes (`int`, *optional*):
-            Number of classes of the split that this one belongs to. Defaults to that of `property`, or of the labels,
-            of which then none may be missing.
+            Number of classes of the split that this one belongs to. Defaults to that of `property`, which counts classes
+            without images too, or to that of the labels, of which then none may be missing.
         cache_dir (`str`, *optional*):
             Where the labels are kept, so that only the first use has to go through the whole file; defaults to the
             folder of `datasets`.
@@ -105,8 +106,10 @@ class RecordImages:
 
     Raises:
         FileNotFoundError: The `.rec` or the `.idx` file is missing.
-        RecordError: A record cannot be read, or its label is not a class.
-        ValueError: The index or `property` cannot be parsed, there is only one class, or a class has no image.
+        RecordError: A record cannot be read, its label is not a class, or the records of the index are not those of the
+            whole file.
+        ValueError: The index or `property` cannot be parsed, there is only one class, or a class has no image and
+            `property` does not count it.
     """
 
     def __init__(
@@ -117,8 +120,10 @@ class RecordImages:
         cache_dir: str | None = None,
     ) -> None:
         self.split = split
-        self._records = _image_records(RecordFile(Path(path).expanduser()))
-        self.labels = _cached_labels(self._records, cache_dir)
+        records = RecordFile(Path(path).expanduser())
+        rows = _image_rows(records)
+        self._records = records.select(slice(rows.start, rows.stop))
+        self.labels = _cached_labels(records, rows, cache_dir)
         if num_classes is None:
             num_classes = self._count_classes()
         self._check_largest(num_classes, "the first split has")
@@ -182,34 +187,36 @@ class RecordImages:
 
     def _count_classes(self) -> int:
         declared, counts = _declared_classes(self.path.parent / "property"), np.bincount(self.labels)
+        if np.count_nonzero(counts) == 1:
+            raise ValueError(f"{self.path} has only the class {counts.argmax()}; a classifier needs two or more")
         if declared is not None:
             self._check_largest(declared, f"{self.path.parent / 'property'} says")
-        if len(counts) == 1:
-            raise ValueError(f"{self.path} has only the class 0; a classifier needs two or more")
+            return declared
         if not counts.all():
             missing = int(counts.argmin())
             above = int((self.labels > missing).argmax())
             raise ValueError(
-                f"{self.where(above)} has label {self.labels[above]}, but no record has label {missing}; classes are "
-                "numbered from zero without a gap, renumber them"
+                f"{self.where(above)} has label {self.labels[above]}, but no record has label {missing}; renumber the "
+                f"classes from zero without a gap, or write {self.path.parent / 'property'} (number of classes, height "
+                "and width), which counts classes without images too"
             )
-        return max(len(counts), declared or 0)
+        return len(counts)
 
 
-def _image_records(records: RecordFile) -> RecordFile:
+def _image_rows(records: RecordFile) -> range:
     if records.keys[0] != 0:
-        return records
+        return range(len(records))
     first = unpack_image(records.read(0), f"record 0 of {records.path}")
     if first.image or len(first.labels) < 2:
-        return records
+        return range(len(records))
     end = int(first.labels[0])
-    images = records.select(slice(1, int(np.searchsorted(records.keys, end))))
-    if len(images) != end - 1 or end < 2:
+    rows = range(1, int(np.searchsorted(records.keys, end)))
+    if len(rows) != end - 1 or end < 2:
         raise ValueError(
-            f"record 0 of {records.path} says that records 1 to {end - 1} are images, but the index has {len(images)} "
+            f"record 0 of {records.path} says that records 1 to {end - 1} are images, but the index has {len(rows)} "
             "of them; the index belongs to another file or is not complete"
         )
-    return images
+    return rows
 
 
 def _declared_classes(path: Path) -> int | None:
@@ -222,14 +229,15 @@ def _declared_classes(path: Path) -> int | None:
     return int(text.split(",")[0])
 
 
-def _cached_labels(records: RecordFile, cache_dir: str | None) -> np.ndarray:
+def _cached_labels(records: RecordFile, images: range, cache_dir: str | None) -> np.ndarray:
     stats = [path.stat() for path in (records.path, records.path.with_suffix(".idx"))]
     key = repr((str(records.path.resolve()), [(stat.st_size, stat.st_mtime_ns) for stat in stats]))
-    folder = Path(cache_dir or datasets.config.HF_DATASETS_CACHE) / "headshare_hf-record-labels"
+    # Labels of an earlier form of this folder's name were kept without the check of the index.
+    folder = Path(cache_dir or datasets.config.HF_DATASETS_CACHE) / "headshare_hf-checked-record-labels"
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.int32"
-    if path.is_file() and path.stat().st_size == 4 * len(records):
+    if path.is_file() and path.stat().st_size == 4 * len(images):
         return np.fromfile(path, dtype="<i4").astype(np.int64)
-    labels = _read_labels(records)
+    labels = _read_labels(records, images)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(path, labels.astype("<i4").tobytes())
@@ -238,22 +246,27 @@ def _cached_labels(records: RecordFile, cache_dir: str | None) -> np.ndarray:
     return labels
 
 
-def _read_labels(records: RecordFile) -> np.ndarray:
-    labels = np.empty(len(records), dtype=np.int64)
+def _read_labels(records: RecordFile, images: range) -> np.ndarray:
+    """Labels of the images, in one pass that also checks the index: all of its records, with those of no image."""
+    labels, ends = np.zeros(len(records), dtype=np.int64), np.empty(len(records), dtype=np.int64)
     with tqdm(total=len(records), desc="reading labels", disable=None, delay=2) as progress:
         for start in range(0, len(records), _CHUNK):
             rows = range(start, min(start + _CHUNK, len(records)))
-            labels[rows.start : rows.stop] = _labels_of(records, rows)
+            heads = records.heads(rows, _HEAD.itemsize).view(_HEAD)[:, 0]
+            # A word without kind is a length. What is in parts, or wrong, is read on its own: slower, and says what.
+            whole = (heads["magic"] == 0xCED7230A) & (heads["word"] >> 29 == 0)
+            # Rows of no image come first and last, so that those of images in a chunk have no gap.
+            part = slice(max(images.start - start, 0), max(images.stop - start, 0))
+            labels[rows.start : rows.stop][part] = _labels_of(records, rows[part], heads[part], whole[part])
+            ends[rows.start : rows.stop] = record_ends(records, rows, heads["word"], whole)
             progress.update(len(rows))
-    return labels
+    check_extents(records, ends)
+    return labels[images.start : images.stop]
 
 
-def _labels_of(records: RecordFile, rows: range) -> np.ndarray:
-    heads = records.heads(rows, _HEAD.itemsize).view(_HEAD)[:, 0]
+def _labels_of(records: RecordFile, rows: range, heads: np.ndarray, whole: np.ndarray) -> np.ndarray:
     labels = np.where(heads["flag"] > 0, heads["first"], heads["label"])
-    magic, packed = heads["magic"] == 0xCED7230A, 4 * np.minimum(heads["flag"], 1)
-    # A word without kind is a length. What is in parts, or wrong, is read as a whole: that is slower and says what.
-    simple = magic & (heads["word"] >> 29 == 0) & (heads["word"] >= _HEADER.size + packed)
+    simple = whole & (heads["word"] >= _HEADER.size + 4 * np.minimum(heads["flag"], 1))
     for position in np.flatnonzero(~simple):
         where = f"record {records.keys[rows[position]]} of {records.path}"
         labels[position] = unpack_image(records.read(rows[position]), where).labels[0]

@@ -110,6 +110,20 @@ class RecordFile:
         """
         return self._file.read(int(self.offsets[row]), int(self.keys[row]))[0]
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self._file.size
+
+    def end(self, row: int) -> int:
+        """
+        Where the record after this one starts.
+
+        Raises:
+            RecordError: There is no whole record where the index points to.
+        """
+        return self._file.skip(int(self.offsets[row]), int(self.keys[row]))
+
     def heads(self, rows: range, size: int) -> np.ndarray:
         """
         The first bytes of records, for all of them without what follows; zeros where the file ends.

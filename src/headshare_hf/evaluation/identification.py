@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 
 from ..data.ijb import IjbIdentification, IjbProtocol
+from .ijb_bootstrap import percentile_interval
 from .ijb_templates import pool_templates
 from .verification import to_array
 
@@ -91,11 +93,18 @@ def evaluate_identification(
     detector_score: bool = True,
     ranks: Sequence[int] = RANKS,
     fpirs: Sequence[float] = FPIRS,
+    num_resamples: int = 0,
+    confidence: float = 0.95,
+    seed: int = 0,
     progress: bool = True,
 ) -> dict[str, dict[str, float]]:
     """
     Evaluates features of images by the 1:N protocol of IJB-B or IJB-C: all mixed probes are searched for in either
     gallery, and the numbers of both are averaged. See [`probe_rates`] for the definitions.
+
+    Intervals are those of the percentile bootstrap over probe templates: a draw has as many of them, with replacement and
+    the same ones in all galleries. The galleries stay as they are, and the probes of one person count as independent, so
+    that the intervals are somewhat narrow.
 
     Args:
         features (`np.ndarray`, `np.memmap` or `torch.Tensor` of shape `(num_images, embedding_size)`):
@@ -107,29 +116,72 @@ def evaluate_identification(
         detector_score (`bool`, *optional*, defaults to `True`): Weight images by the score of the face detector.
         ranks (`Sequence[int]`, *optional*, defaults to 1, 5 and 10): Which ranks.
         fpirs (`Sequence[float]`, *optional*, defaults to 0.01 and 0.1): Which FPIRs.
+        num_resamples (`int`, *optional*, defaults to 0): Draws of the bootstrap; 0 for no intervals.
+        confidence (`float`, *optional*, defaults to 0.95): Of the intervals.
+        seed (`int`, *optional*, defaults to 0): Of the bootstrap.
         progress (`bool`, *optional*, defaults to `True`): Show progress bars, on a terminal.
 
     Returns:
         `dict[str, dict[str, float]]`: The rates of every gallery by its name (`"G1"` and `"G2"`, or `"S1"` and `"S2"`),
-        their average as `"mean"`, and as `"joined"` the ranks in both galleries together, which insightface prints.
+        their average as `"mean"`, and as `"joined"` the ranks in both galleries together, which insightface prints. With
+        `num_resamples`, the ends of the interval of `rank1` are `rank1/low` and `rank1/high`, and so on.
 
     Raises:
-        ValueError: The features do not fit (see [`pool_templates`]), a gallery has no mated or no non-mated probes, or an
-            argument is out of range.
+        ValueError: The features do not fit (see [`pool_templates`]), a gallery has no mated or no non-mated probes (of a
+            draw, too), or an argument is out of range.
     """
+    if num_resamples == 1 or num_resamples < 0:
+        raise ValueError(f"`num_resamples` is {num_resamples}; an interval needs at least 2, and 200 are usual")
     options = {"flip": flip, "norm": norm, "detector_score": detector_score}
     templates = pool_templates(features, protocol, progress=progress, **options)
     probes = templates[identification.probe_templates]
     galleries = identification.galleries
-    results = {}
-    for name, (rows, subjects) in galleries.items():
-        found = search(probes, identification.probe_subjects, templates[rows], subjects)
-        results[name] = probe_rates(*found, ranks, fpirs)
+    joined = tuple(np.concatenate(part) for part in zip(*galleries.values(), strict=True))
+    searches = {
+        name: search(probes, identification.probe_subjects, templates[rows], subjects)
+        for name, (rows, subjects) in {**galleries, "joined": joined}.items()
+    }
+    results = _all_rates(searches, ranks, fpirs)
+    if num_resamples:
+        draws = _bootstrap(searches, ranks, fpirs, num_resamples, seed, progress)
+        for name, rates in results.items():
+            for key in list(rates):
+                interval = percentile_interval(np.array([draw[name][key] for draw in draws]), confidence)
+                rates[f"{key}/low"], rates[f"{key}/high"] = interval
+    return results
+
+
+def _all_rates(
+    searches: dict[str, tuple[np.ndarray, np.ndarray]], ranks: Sequence[int], fpirs: Sequence[float]
+) -> dict[str, dict[str, float]]:
+    """Of every gallery, their mean, and of the joined one."""
+    results = {name: probe_rates(*found, ranks, fpirs) for name, found in searches.items() if name != "joined"}
     parts = list(results.values())
     results["mean"] = {key: sum(part[key] for part in parts) / len(parts) for key in parts[0]}
-    rows, subjects = (np.concatenate(part) for part in zip(*galleries.values(), strict=True))
-    joined = search(probes, identification.probe_subjects, templates[rows], subjects)
-    return {**results, "joined": probe_rates(*joined, ranks, ())}
+    return {**results, "joined": probe_rates(*searches["joined"], ranks, ())}
+
+
+def _bootstrap(
+    searches: dict[str, tuple[np.ndarray, np.ndarray]],
+    ranks: Sequence[int],
+    fpirs: Sequence[float],
+    num_resamples: int,
+    seed: int,
+    progress: bool,
+) -> list[dict[str, dict[str, float]]]:
+    """The rates of every draw of probes."""
+    num_probes, generator = len(searches["joined"][0]), np.random.default_rng(seed)
+    results = []
+    for number in tqdm(range(num_resamples), desc="bootstrap, 1:N", disable=None if progress else True):
+        drawn = generator.integers(num_probes, size=num_probes)
+        sample = {name: (scores[drawn], found[drawn]) for name, (scores, found) in searches.items()}
+        try:
+            results.append(_all_rates(sample, ranks, fpirs))
+        except ValueError as error:
+            raise ValueError(
+                f"in draw {number}, {error}. The protocol is too small to bootstrap, use num_resamples=0"
+            ) from error
+    return results
 
 
 def search(

@@ -18,17 +18,17 @@ PAIR_FARS = (1e-2, 1e-3, 1e-4)
 LEVEL = 0.95
 
 
-def pairs_record(pairs: VerificationSet, result: VerificationResult, options: VerificationOptions) -> dict[str, Any]:
+def pairs_record(
+    pairs: VerificationSet, result: VerificationResult, options: VerificationOptions, embedding_size: int
+) -> dict[str, Any]:
     """
     A set of pairs.
 
     Args:
-        pairs ([`VerificationSet`]): The set.
+        pairs ([`VerificationSet`]): The set; it names people where the bootstrap is to draw these.
         result ([`VerificationResult`]): Its result.
         options ([`VerificationOptions`]): How it was made.
-
-    Raises:
-        ValueError: The bootstrap is to draw people, but the set does not name them.
+        embedding_size (`int`): How many numbers an embedding has.
     """
     intervals = _intervals(pairs, result, options) if options.bootstrap else {}
     per_fold = [float(value) for value in result.accuracy_per_fold]
@@ -36,6 +36,7 @@ def pairs_record(pairs: VerificationSet, result: VerificationResult, options: Ve
         "protocol": "pairs",
         "num_images": len(pairs.images),
         "num_folds": len(per_fold),
+        "embedding_size": embedding_size,
         "flip": options.flip,
         "accuracy": result.accuracy,
         "accuracy_std": result.accuracy_std,
@@ -45,7 +46,7 @@ def pairs_record(pairs: VerificationSet, result: VerificationResult, options: Ve
         **_curve(result.roc, PAIR_FARS, {far: intervals.get(tar_key(far, "at_most")) for far in PAIR_FARS}),
         "accuracy_interval": intervals.get("accuracy"),
         "bootstrap": _bootstrap(options, options.bootstrap_over),
-        "thresholds": calibrate_thresholds(result.roc, pairs.name, options.flip),
+        "thresholds": calibrate_thresholds(result.roc, pairs.name, bool(options.flip)),
         "remarks": list(result.remarks),
     }
 
@@ -55,6 +56,7 @@ def ijb_record(
     result: IjbResult,
     identification: Mapping[str, Mapping[str, float]] | None,
     options: VerificationOptions,
+    embedding_size: int,
 ) -> dict[str, Any]:
     """
     IJB-B or IJB-C.
@@ -64,6 +66,7 @@ def ijb_record(
         result ([`IjbResult`]): Of its 1:1 part.
         identification (`Mapping`, *optional*): Of its 1:N part, what [`evaluate_identification`] returned.
         options ([`VerificationOptions`]): How it was made.
+        embedding_size (`int`): How many numbers the embedding of a template has.
     """
     size = (protocol.num_images, protocol.num_templates, protocol.num_pairs)
     complete = size == OFFICIAL_SIZES[protocol.name]
@@ -73,6 +76,7 @@ def ijb_record(
         "num_images": protocol.num_images,
         "num_templates": protocol.num_templates,
         "complete": complete,
+        "embedding_size": embedding_size,
         **options.switches(),
         **_curve(result.roc, IJB_FARS, intervals),
         "bootstrap": _bootstrap(options, "templates"),
@@ -119,9 +123,7 @@ def _intervals(
 ) -> dict[str, list[float]]:
     sides: dict[str, list[str]] = {}
     if options.bootstrap_over == "people":
-        if pairs.names is None:
-            raise ValueError(f"{pairs.name} does not say who is on its images; draw pairs instead of people")
-        names = pairs.names
+        names = list(pairs.names or ())
         sides = {
             "names_a": [names[index] for index in pairs.index_a],
             "names_b": [names[index] for index in pairs.index_b],

@@ -10,7 +10,7 @@ _RULE_NAMES = {"nearest": "nearest", "at_most": "at most"}
 _NOTE = (
     "Rates in per cent, AUC as a fraction. TAR by rule *nearest*: at the point of the ROC curve whose FAR is nearest "
     "(insightface); by rule *at most*: the largest TAR whose FAR is not above. A dash: there are too few impostor pairs. "
-    "In brackets: 95 per cent intervals of the bootstrap."
+    "In brackets: 95 per cent intervals of the bootstrap, 1:N over probes."
 )
 
 
@@ -65,8 +65,11 @@ def _tar_table(sets: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _identification_table(galleries: Mapping[str, Mapping[str, float]]) -> str:
-    columns = list(next(iter(galleries.values())))
-    rows = [[name, *(_percent(rates.get(column)) for column in columns)] for name, rates in galleries.items()]
+    columns = [name for name in next(iter(galleries.values())) if not name.endswith(("/low", "/high"))]
+    rows = [
+        [name, *(_percent(rates.get(column)) + _interval(_ends(rates, column)) for column in columns)]
+        for name, rates in galleries.items()
+    ]
     return _table(["gallery", *columns], rows)
 
 
@@ -89,6 +92,10 @@ def _percent(value: float | None) -> str:
 
 def _interval(ends: Sequence[float] | None) -> str:
     return "" if ends is None else f" [{_percent(ends[0])}, {_percent(ends[1])}]"
+
+
+def _ends(rates: Mapping[str, float], name: str) -> list[float] | None:
+    return [rates[f"{name}/low"], rates[f"{name}/high"]] if f"{name}/low" in rates else None
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

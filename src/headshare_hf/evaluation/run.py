@@ -1,10 +1,7 @@
 """A whole evaluation: from a model to tables and curves on any number of sets, resumable, in one process or several."""
 
-import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,12 +16,11 @@ from .identification import evaluate_identification
 from .ijb import evaluate_ijb
 from .processes import create_accelerator, on_main_process
 from .records import PAIR_FARS, ijb_record, pairs_record
-from .report import render_report
+from .result_files import read_earlier_sets, write_results
 from .roc import Roc
 from .run_options import VerificationOptions
-from .thresholds import store_thresholds
+from .thresholds import check_can_calibrate, store_thresholds
 from .verification import add_flipped, verify_pairs
-from .verification_plots import plot_det, plot_roc
 
 
 class _Run:
@@ -40,6 +36,13 @@ class _Run:
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
             "sets": {},
         }
+        on_main_process(self.accelerator, self._go_on)
+
+    def _go_on(self) -> None:
+        switches = self.options.switches()
+        # Without templates the others have no effect.
+        effective = switches if self.options.ijb() else {"flip": switches["flip"]}
+        self.record["sets"] = read_earlier_sets(self.options.output, self.record["model"], effective)
 
     def embed(self, name: str, make_dataset: Callable[[Any], Any]) -> Any:
         """Embeddings of a set, in the main process; the other processes get `None`."""
@@ -49,7 +52,7 @@ class _Run:
             self.source.model,
             make_dataset(self.source.processor),
             batch_size=self.options.batch_size,
-            flip=self.options.flip,
+            flip=bool(self.options.flip),
             name=name,
             folder=self.options.cache_folder / name,
             processor=self.source.processor,
@@ -62,7 +65,7 @@ class _Run:
 
         def finish() -> None:
             self.record["sets"][name], roc = evaluate()
-            _write(self.options.output, self.record, name, roc)
+            write_results(self.options.output, self.record, name, roc)
 
         on_main_process(self.accelerator, finish)
 
@@ -78,17 +81,20 @@ class _Templates:
 def run_verification(options: VerificationOptions) -> dict[str, Any] | None:
     """
     Evaluates a model on sets of pairs and on IJB-B and IJB-C. Writes to `options.output`, anew after each set:
-    `results.json` (fractions), `results.md` (tables, per cent), and for each set `SET/roc.png` and `SET/det.png`.
+    `results.json` (fractions), `results.md` (tables, per cent), and for each set `SET/roc.png` and `SET/det.png`. Sets
+    that an earlier call has evaluated into the same folder stay, where model and switches are the same.
 
     Args:
         options ([`VerificationOptions`]): What to evaluate, and how.
 
     Returns:
-        `dict`: The content of `results.json`; `None` in every process but the main one.
+        `dict`: The content of `results.json`, of which `options` are those of the last call, and every set has its own;
+        `None` in every process but the main one.
 
     Raises:
-        FileNotFoundError, OSError, ValueError: A file, the model or a set does not fit. All sets are read before the
-            first is evaluated, and embeddings that were made are kept.
+        FileNotFoundError, OSError, ValueError: A file, the model or a set does not fit, or the folder has results of
+            another model or of other switches. All of it is read before anything is embedded, and embeddings that were
+            made are kept.
     """
     sets = _load_sets(options)
     run = _Run(options)
@@ -106,6 +112,7 @@ def _load_sets(options: VerificationOptions) -> dict[str, VerificationSet | _Tem
         pairs = load_verification_set(path)
         if pairs.name in sets:
             raise ValueError(f"two sets are called {pairs.name}; rename the file or folder of one of them")
+        _check_pairs(pairs, options)
         sets[pairs.name] = pairs
     for name, folder in options.ijb():
         protocol = IjbProtocol.read(folder)
@@ -113,6 +120,13 @@ def _load_sets(options: VerificationOptions) -> dict[str, VerificationSet | _Tem
             raise ValueError(f"{folder} holds {protocol.name}; give it with --{protocol.name}")
         sets[name] = _Templates(protocol, IjbIdentification.read(protocol) if options.identification else None)
     return sets
+
+
+def _check_pairs(pairs: VerificationSet, options: VerificationOptions) -> None:
+    if options.bootstrap_over == "people" and pairs.names is None:
+        raise ValueError(f"{pairs.name} does not say who is on its images; draw pairs instead of people")
+    if options.store_thresholds:
+        check_can_calibrate(pairs)
 
 
 def _load_source(options: VerificationOptions) -> FaceModel | StoredFeatures:
@@ -129,12 +143,15 @@ def _add_pairs(run: _Run, pairs: VerificationSet) -> None:
         width = embeddings.shape[1] // 2
         rows = add_flipped(embeddings[:, :width], embeddings[:, width:]) if options.flip else embeddings
         result = verify_pairs(rows[pairs.index_a], rows[pairs.index_b], pairs.is_same, pairs.folds, PAIR_FARS)
-        record = pairs_record(pairs, result, options)
-        if options.store_thresholds:
-            store_thresholds(str(options.model), record["thresholds"])
-        return record, result.roc
+        return pairs_record(pairs, result, options, rows.shape[1]), result.roc
+
+    def store() -> None:
+        store_thresholds(str(options.model), run.record["sets"][pairs.name]["thresholds"])
 
     run.add(pairs.name, evaluate)
+    # Results are written by now, whatever becomes of the thresholds.
+    if options.store_thresholds:
+        on_main_process(run.accelerator, store)
 
 
 def _add_templates(run: _Run, name: str, templates: _Templates) -> None:
@@ -142,23 +159,11 @@ def _add_templates(run: _Run, name: str, templates: _Templates) -> None:
     features = run.embed(name, lambda processor: IjbImages(protocol, processor))
 
     def evaluate() -> tuple[dict[str, Any], Roc]:
-        switches: dict[str, Any] = options.switches()
-        result = evaluate_ijb(features, protocol, num_resamples=options.bootstrap, seed=options.seed, **switches)
-        rates = None
+        how: dict[str, Any] = {**options.switches(), "num_resamples": options.bootstrap, "seed": options.seed}
+        result, rates = evaluate_ijb(features, protocol, **how), None
         if identification is not None:
-            rates = evaluate_identification(features, protocol, identification, **switches)
-        return ijb_record(protocol, result, rates, options), result.roc
+            rates = evaluate_identification(features, protocol, identification, **how)
+        size = features.shape[1] // 2 if options.flip else features.shape[1]
+        return ijb_record(protocol, result, rates, options, size), result.roc
 
     run.add(name, evaluate)
-
-
-def _write(folder: Path, record: dict[str, Any], name: str, roc: Roc) -> None:
-    plot_roc({name: roc}, folder / name / "roc.png")
-    plot_det({name: roc}, folder / name / "det.png")
-    for file, text in (
-        ("results.json", json.dumps(record, indent=2, allow_nan=False) + "\n"),
-        ("results.md", render_report(record)),
-    ):
-        partial = folder / f"{file}.partial"
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, folder / file)

@@ -22,12 +22,14 @@ class VerificationOptions:
         revision (`str`, *optional*): Branch, tag or commit of a model on the Hub.
         features (`str`, *optional*):
             Stored features of the images of one IJB protocol in the place of a model: a `.npy` or `.safetensors` file, a
-            row an image; with `flip`, the right half of a row belongs to the mirrored image.
+            row an image. Nothing in it says whether a row holds one embedding, so that `flip` has to.
         pairs (`Sequence[str]`, *optional*): Sets of pairs, see [`load_verification_set`].
         ijbb (`str`, *optional*): Folder of IJB-B, with `meta/` and `loose_crop/`.
         ijbc (`str`, *optional*): Folder of IJB-C.
         identification (`bool`, *optional*, defaults to `False`): Also the 1:N protocol of IJB.
-        flip (`bool`, *optional*, defaults to `True`): Add the embedding of the mirrored image.
+        flip (`bool`, *optional*):
+            Add the embedding of the mirrored image. Defaults to `True` for a model. Of stored features it has to be given:
+            with `True`, the right half of a row belongs to the mirrored image; with `False`, a row is one embedding.
         norm (`bool`, *optional*, defaults to `True`): IJB: keep the length of features as a weight.
         detector_score (`bool`, *optional*, defaults to `True`): IJB: weight images by the score of the face detector.
         batch_size (`int`, *optional*, defaults to 256): Images at a time in every process.
@@ -52,7 +54,7 @@ class VerificationOptions:
     ijbb: str | None = None
     ijbc: str | None = None
     identification: bool = False
-    flip: bool = True
+    flip: bool | None = None
     norm: bool = True
     detector_score: bool = True
     batch_size: int = 256
@@ -67,6 +69,7 @@ class VerificationOptions:
         object.__setattr__(self, "output", Path(self.output))
         object.__setattr__(self, "pairs", tuple(self.pairs))
         self._check_source()
+        object.__setattr__(self, "flip", self.flip is None or self.flip)
         self._check_effect()
         self._check_numbers()
         if self.store_thresholds:
@@ -87,7 +90,7 @@ class VerificationOptions:
 
     def switches(self) -> dict[str, bool]:
         """Those of the IJB protocols."""
-        return {"flip": self.flip, "norm": self.norm, "detector_score": self.detector_score}
+        return {"flip": bool(self.flip), "norm": self.norm, "detector_score": self.detector_score}
 
     def describe(self) -> dict[str, Any]:
         """What the numbers depend on; places of one machine are left out."""
@@ -103,6 +106,11 @@ class VerificationOptions:
             raise ValueError("stored features are those of the images of one protocol: give either --ijbb or --ijbc")
         if self.features is not None and self.revision is not None:
             raise ValueError("`revision` has no effect on stored features; leave it out")
+        if self.features is not None and self.flip is None:
+            raise ValueError(
+                f"nothing in {self.features} says whether its rows hold mirrored images too; give --flip if the right half "
+                "of each row is the mirrored image's, or --no-flip if a row is one embedding"
+            )
 
     def _check_effect(self) -> None:
         changed = [name for name in ("norm", "detector_score") if not getattr(self, name)]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data import VerificationSet
 from ..models.thresholds import check_thresholds
 from .roc import Roc
 
@@ -58,6 +59,24 @@ def check_can_store(model: str | Path) -> None:
         raise ValueError(
             f"thresholds are stored in the config.json of a local folder, and {model} is none; download the model first, "
             f"e.g. with `hf download {model} --local-dir FOLDER`, and give that folder"
+        )
+
+
+def check_can_calibrate(pairs: VerificationSet) -> None:
+    """
+    Checks, before anything is computed, that a set has enough pairs for a threshold.
+
+    Args:
+        pairs ([`VerificationSet`]): The set.
+
+    Raises:
+        ValueError: It has too few pairs of two people.
+    """
+    found, needed = int((~pairs.is_same).sum()), round(1 / CALIBRATION_FARS[0])
+    if found < needed:
+        raise ValueError(
+            f"{pairs.name} has {found} pairs of two people, and a threshold at a FAR of {CALIBRATION_FARS[0]:g} needs at "
+            f"least {needed}; use a larger set, or leave --store-thresholds out"
         )
 
 
