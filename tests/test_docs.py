@@ -1,10 +1,12 @@
 """The guides agree with the code: paths, commands, methods and names."""
 
 import importlib
+import json
 import re
 import shlex
 import sys
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 
@@ -73,3 +75,23 @@ def test_the_names_are_those_of_the_code():
     table = set(re.findall(r"^\| `(\w+)` \| (?:the teacher|that distance|the distance)", FACES, flags=re.MULTILINE))
     assert table and table <= METHODS.keys()
     assert set(re.findall(r'"(\w*verification|\w*identification)"\)?', FACES)) & set(metric_names())
+
+
+@pytest.mark.parametrize("key, number", [("verification", 0), ("verification_orl", 1)])
+def test_the_tables_of_real_faces_are_those_of_the_stored_values(key, number):
+    stored = json.loads((ROOT / "docs" / "results" / "lfwcrop.json").read_text())[key]
+    columns = ("accuracy", "auc", "eer", "tar@far=1e-2/at_most")
+    for method, values in stored.items():
+        found = re.findall(rf"^\| {method} \| (.+) \|$", FACES, flags=re.MULTILINE)
+        assert len(found) == 2, method
+        for column, cell in zip(columns, found[number].split(" | ")[:4], strict=True):
+            error = stdev(values[column]) / len(values[column]) ** 0.5
+            assert cell == f"{100 * mean(values[column]):.2f} ± {100 * error:.2f}"
+
+
+@pytest.mark.parametrize("method, stated", [("TH-KD", "0.19 ± 0.11"), ("SH-KD", "0.85 ± 0.12")])
+def test_the_claims_about_real_faces_are_paired_differences(method, stated):
+    stored = json.loads((ROOT / "docs" / "results" / "lfwcrop.json").read_text())["verification"]
+    gains = [100 * (a - b) for a, b in zip(stored[method]["auc"], stored["KD"]["auc"], strict=True)]
+    assert f"{mean(gains):.2f} ± {stdev(gains) / len(gains) ** 0.5:.2f}" == stated
+    assert stated in FACES

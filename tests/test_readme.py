@@ -124,3 +124,9 @@ def test_python_blocks_run(toy_world):
     assert list(names["results"]) == ["1_temporary_student", "2_teacher", "3_student"]
     student = HeadShareForImageClassification.from_pretrained(toy_world / "my_student")
     assert (student.config.backbone, student.config.id2label[2]) == ("resnet8", "light")
+
+
+def test_no_number_was_left_to_fill_in():
+    # Placeholders of a draft are written in capitals and digits nowhere else found.
+    text = "".join(line for line in TEXT.splitlines() if "`" not in line)
+    assert set(re.findall(r"\b[A-Z]{7,}\b", text)) <= {"FOLDER"}

@@ -97,3 +97,30 @@ def test_what_does_not_fit_a_face_network_is_named():
     other = HeadShareConfig(backbone="iresnet18", image_size=112)
     with pytest.raises(ValueError, match="not those of iresnet18 .*They look like mobilefacenet$"):
         convert_backbone_state_dict(weights, other)
+
+
+def test_two_tensors_that_get_one_name_are_refused():
+    _, weights, config = _stored("resnet8")
+    two = {**weights, "linear.weight": torch.ones(20, 64), "linear.bias": torch.ones(20)}
+    with pytest.raises(ValueError, match=r"fc.weight and linear.weight both become classifier.weight; leave the one"):
+        convert_state_dict(two, config)
+    names = {"conv_6_sep.conv.weight": torch.ones(1), "layers.0.layers.0.weight": torch.ones(1)}
+    both = {**names, "conv1.conv.weight": torch.ones(1)}
+    with pytest.raises(
+        ValueError, match=r"layers.0.layers.0.weight and conv1.conv.weight both become layers.0.layers"
+    ):
+        convert_backbone_state_dict(both, HeadShareConfig(backbone="mobilefacenet_1x", image_size=112))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_refused(value):
+    _, weights, config = _stored("resnet8")
+    weights["layer1.0.bn1.bias"] = torch.full_like(weights["layer1.0.bn1.bias"], value)
+    with pytest.raises(ValueError, match="NaN or infinite values in layer1.0.bn1.bias; .* take an earlier checkpoint"):
+        convert_state_dict(weights, config)
+    with torch.device("cpu"):
+        face = HeadShareModel(HeadShareConfig(backbone="mobilefacenet_112x96", image_size=[112, 96]))
+    weights = {name.removeprefix("backbone."): tensor for name, tensor in face.state_dict().items()}
+    weights["conv1.conv.weight"] = torch.full_like(weights["conv1.conv.weight"], value)
+    with pytest.raises(ValueError, match="NaN or infinite values in conv1.conv.weight"):
+        convert_backbone_state_dict(weights, face.config)

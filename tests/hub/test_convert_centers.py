@@ -69,3 +69,9 @@ def test_files_without_centers(tmp_path, content, held):
     torch.save(content, tmp_path / "a.pt")
     with pytest.raises(ValueError, match=f"a.pt holds no class centers but {held}; expected a matrix"):
         read_centers([tmp_path / "a.pt"])
+
+
+def test_centers_that_are_not_finite_are_refused(tmp_path):
+    torch.save(torch.full((4, 3), float("nan")), tmp_path / "centers.pt")
+    with pytest.raises(ValueError, match=r"NaN or infinite values in .*centers.pt"):
+        read_centers([tmp_path / "centers.pt"])

@@ -4,6 +4,8 @@ import argparse
 import collections
 import pickle
 import re
+import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +127,54 @@ def test_a_torchscript_archive_is_refused(tmp_path):
         read_file(tmp_path / "net.pt")
 
 
+class Program(torch.nn.Module):
+    """Makes a file while it is loaded."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__()
+        self.target, self.made = target, torch.zeros(4)
+
+    @torch.jit.export
+    def __getstate__(self):
+        return (self.target, self.training)
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[str, bool]):
+        self.target = state[0]
+        self.made = torch.from_file(self.target, shared=True, size=4)
+        self.training = state[1]
+
+    def forward(self, x):
+        return x
+
+
+def _disguise(path):
+    """A comment with the mark of a directory: Python's reader takes it for the end of the file, torch's does not."""
+    data = path.read_bytes()
+    comment = b"PK\5\6pad"
+    end = data.rindex(b"PK\5\6") + 20
+    path.write_bytes(data[:end] + struct.pack("<H", len(comment)) + comment)
+
+
+@pytest.mark.parametrize("read", [read_file, load_tensors])
+@pytest.mark.parametrize("without", ["", "constants.pkl"])
+def test_a_program_that_hides_from_other_readers_of_zip_is_not_run(tmp_path, read, without):
+    path, target = tmp_path / "net.pth", tmp_path / "made"
+    torch.jit.script(Program(str(target))).save(str(path))
+    if without:
+        path.write_bytes(path.read_bytes().replace(without.encode(), without[::-1].encode()))
+    _disguise(path)
+    target.unlink(missing_ok=True)
+    assert not zipfile.is_zipfile(path)
+    with pytest.raises(ValueError, match="the program of a TorchScript archive"):
+        read(path)
+    assert not target.exists()
+    if not without:
+        # The same file does its work where it is loaded as usual.
+        torch.jit.load(str(path))
+        assert target.exists()
+
+
 def test_a_whole_model_is_refused(tmp_path):
     torch.save({"epoch": 1, "model": torch.nn.Linear(1, 1)}, tmp_path / "net.tar")
     with pytest.raises(
@@ -184,3 +234,16 @@ def test_wrappers_come_off_the_names(tmp_path, weights):
     assert len(notes) == 1
     assert "left out the teacher's classifier: " in notes[0]
     assert "module.t_head.bias" in notes[0]
+
+
+@pytest.mark.parametrize("other", ["conv.weight", "module.conv.weight"])
+def test_two_tensors_that_get_one_name_are_refused(tmp_path, other, weights):
+    student = {f"model_s.{name}": tensor for name, tensor in weights.items()}
+    if other.startswith("module."):
+        student = {f"module.{name}": tensor for name, tensor in student.items()}
+    save_file({**student, other: torch.ones(4, 3, 3, 3)}, tmp_path / "net.safetensors")
+    with pytest.raises(
+        ValueError, match=rf"net.safetensors: .*{re.escape(other)}.* both become conv.weight"
+    ) as caught:
+        read_checkpoint(tmp_path / "net.safetensors")
+    assert "model_s.conv.weight" in str(caught.value)

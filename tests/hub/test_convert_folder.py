@@ -298,6 +298,24 @@ def test_nothing_is_lost_or_left_half_written(tmp_path, resnet8, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.pth", "out"]
 
 
+def test_the_earlier_conversion_comes_back_where_the_new_one_cannot_be_put(tmp_path, resnet8, monkeypatch):
+    out = tmp_path / "out"
+    convert_checkpoint(resnet8, out)
+    (out / "config.json").write_text("earlier")
+    rename = Path.rename
+
+    def fail(self, target):
+        if self.name == "new":
+            raise OSError("no rename")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="no rename"):
+        convert_checkpoint(resnet8, out, ConversionOptions(overwrite=True))
+    assert (out / "config.json").read_text() == "earlier"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.pth", "out"]
+
+
 def _command(*arguments):
     command = [sys.executable, "-m", "headshare_hf.hub.convert", *map(str, arguments)]
     search = {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}

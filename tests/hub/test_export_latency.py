@@ -48,12 +48,14 @@ def test_ratios_times_and_turns():
 
 def test_the_table_in_markdown():
     model = resnet().eval()
-    text = latency_table({"a": LatencyEntry(model, 16), "b": LatencyEntry(model, 8)}, (1,), repeats=2).to_markdown()
+    entries = {"a": LatencyEntry(model, 16), "b": LatencyEntry(model, 8)}
+    text = latency_table(entries, (1,), repeats=2, measured="this part").to_markdown()
     lines = text.splitlines()
     assert lines[0] == "| network | batch | ms, median [quartiles] | images/s | speed-up over a |"
     assert lines[2].startswith("| a | 1 | ") and lines[2].endswith(" | 1.00 |") and lines[3].startswith("| b | 1 | ")
     assert all(line.count("|") == 6 for line in lines[:4])
     assert "thread" in lines[5] and "cores" in lines[5] and "2 repetitions" in lines[5]
+    assert lines[5].endswith("Measured: this part.")
 
 
 def test_a_loaded_program_can_be_measured(tmp_path):

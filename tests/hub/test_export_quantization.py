@@ -136,6 +136,9 @@ def test_wrong_files_say_what_to_do(trained, tmp_path):
         quantize_onnx(trained[0], trained[0].parent / ".." / trained[0].parent.name / "model.onnx")
     with pytest.raises(FileNotFoundError, match="missing.onnx does not exist"):
         quantize_onnx(tmp_path / "missing.onnx", tmp_path / "int8.onnx")
+    quantize_onnx(trained[0], tmp_path / "int8.onnx")
+    with pytest.raises(ValueError, match=r"int8.onnx is in 8 bits already \(dynamic\); give the float32 file"):
+        quantize_onnx(tmp_path / "int8.onnx", tmp_path / "again.onnx")
     with pytest.raises(ValueError, match="ends in .onnx"):
         quantize_onnx(trained[0], tmp_path / "int8.bin")
 

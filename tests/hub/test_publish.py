@@ -131,8 +131,34 @@ def test_a_private_repository_is_made_private(run):
     publish_run(run.folder, "alice/open")
     before = num_commits("alice/open")
     with pytest.raises(ValueError, match="alice/open is public, and a private repository was asked for"):
-        publish_run(run.folder, "alice/open", private=True)
+        publish_run(run.folder, "alice/open", private=True, revision="candidate")
     assert num_commits("alice/open") == before
+    assert [branch.name for branch in HfApi().list_repo_refs("alice/open").branches] == ["main"]
+
+
+@pytest.mark.parametrize("revision", ["refs/pr/1", "refs/heads/main", "0123456789abcdef" * 2 + "01234567"])
+def test_what_is_no_branch_name_is_refused_before_anything_is_sent(hub, run, revision):
+    with pytest.raises(ValueError, match=f"`revision` '{revision}' is no branch name, and commits go to a branch"):
+        publish_run(run.folder, "alice/no-branch", revision=revision)
+    assert not hub.log
+
+
+def test_a_tag_is_refused_as_a_branch(run):
+    publish_run(run.folder, "alice/tagged")
+    HfApi().create_tag("alice/tagged", tag="v1")
+    with pytest.raises(ValueError, match="`revision` 'v1' is a tag of alice/tagged, and commits go to a branch"):
+        publish_run(run.folder, "alice/tagged", revision="v1")
+    assert [branch.name for branch in HfApi().list_repo_refs("alice/tagged").branches] == ["main"]
+
+
+def test_the_training_configuration_of_other_weights_goes(run, folder):
+    publish_run(folder, "alice/replaced")
+    (folder / TRAINING_FILE).unlink()
+    resnet(seed=9).save_pretrained(folder)
+    before = num_commits("alice/replaced")
+    done = publish_folder(folder, "alice/replaced")
+    assert TRAINING_FILE not in done.files and _files("alice/replaced") == set(done.files)
+    assert num_commits("alice/replaced") == before + 1
 
 
 def test_class_centers_have_their_own_file_and_outdated_weights_go(tmp_path, run):

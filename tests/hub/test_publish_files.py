@@ -81,6 +81,26 @@ def test_what_is_damaged_is_named(name, content, message, folder):
         select_files(folder)
 
 
+@pytest.mark.parametrize("name", ["README.md", TRAINING_FILE])
+@pytest.mark.parametrize("place", ["home", "beside", "there"])
+def test_places_of_this_machine_are_refused(name, place, folder, tmp_path_factory):
+    paths = {
+        "home": Path.home() / "gone" / "téacher",
+        "beside": folder.parent / "gone",
+        "there": tmp_path_factory.mktemp("teacher"),
+    }
+    text = json.dumps({"teacher": {"name": str(paths[place])}})
+    (folder / name).write_text(f"{CARD}\nThe teacher is `{paths[place]}`.\n" if name == "README.md" else text)
+    with pytest.raises(ValueError, match=f"{name} contains '{paths[place]}', a path of this machine; write a Hub id"):
+        select_files(folder)
+
+
+def test_addresses_and_divisions_are_no_places(folder):
+    text = "T = s / 8, https://a.org/usr/bin, file://usr/bin, <b>a</b>, a/usr/bin, and/or, ~/usr, /no/such/place, ./usr/bin"
+    (folder / "README.md").write_text(f"{CARD}\n{text}\n")
+    assert "README.md" in select_files(folder)
+
+
 def test_a_truncated_file_of_weights_is_named(folder):
     content = (folder / CENTERS_FILE).read_bytes()
     (folder / CENTERS_FILE).write_bytes(content[:-4])

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -91,6 +92,24 @@ def test_a_recorded_teacher_that_cannot_be_had_is_done_without(hub, tmp_path, na
     (tmp_path / "training_config.json").write_text(json.dumps({"teacher": {"name": name}}))
     teacher, found = choose_teacher(str(tmp_path), None, frozenset({str(tmp_path)}))
     assert teacher is None and note in found
+
+
+@pytest.mark.parametrize("name", ["private/../../outside@main", "../outside"])
+def test_the_record_of_an_offered_student_opens_no_folder_but_those_beside_it(name, folders, tmp_path, monkeypatch):
+    monkeypatch.chdir(shutil.copytree(folders, tmp_path / "work"))
+    shutil.copytree(folders / "teacher", tmp_path / "outside")
+    (tmp_path / "work" / "private").mkdir()
+    (tmp_path / "work" / "faces" / "training_config.json").write_text(json.dumps({"teacher": {"name": name}}))
+    student = str(tmp_path / "work" / "faces")
+    teacher, note = choose_teacher(student, None, frozenset({student}))
+    assert teacher is None and "opens no other folders" in note
+
+
+def test_a_teacher_beside_an_offered_student_is_shown(folders, tmp_path):
+    root = shutil.copytree(folders, tmp_path / "work")
+    (root / "faces" / "training_config.json").write_text(json.dumps({"teacher": {"name": "teacher"}}))
+    teacher, note = choose_teacher(str(root / "faces"), None, frozenset({str(root / "faces")}))
+    assert teacher.name == str(root / "teacher") and "training record names" in note
 
 
 def test_a_record_from_the_hub_opens_no_folder(hub, folders, monkeypatch):

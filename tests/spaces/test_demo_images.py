@@ -87,6 +87,22 @@ def test_files_that_are_no_images_are_named(tmp_path, pictures, monkeypatch):
         open_picture(pictures / "noise.png")
 
 
+@pytest.mark.parametrize("kind", ["PPM", "TGA", "ICO", "EPS"])
+def test_other_formats_are_not_opened(kind, tmp_path):
+    PIL.Image.new("RGB", (16, 16)).save(tmp_path / "image.bin", kind)
+    with pytest.raises(DemoError, match="image.bin is not an image. Give a PNG"):
+        open_picture(tmp_path / "image.bin")
+
+
+def test_no_damage_ends_in_another_error(pictures, monkeypatch):
+    def broken(image):
+        raise ZeroDivisionError("of the decoder")
+
+    monkeypatch.setattr("demo_images._to_rgb", broken)
+    with pytest.raises(DemoError, match="noise.png is damaged and cannot be read: of the decoder"):
+        open_picture(pictures / "noise.png")
+
+
 @pytest.mark.parametrize("size, expected", [((20, 10), (160, 80)), ((400, 1), (160, 1))])
 def test_pictures_of_the_page_are_small(size, expected):
     header, _, content = data_uri(PIL.Image.new("RGB", size)).partition(",")

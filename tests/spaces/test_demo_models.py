@@ -23,6 +23,31 @@ def test_other_folders_are_not(name, monkeypatch, request):
         resolve(name, frozenset({"/models"}))
 
 
+@pytest.mark.parametrize(
+    "name", ["private@x", "private@", "private/../../outside@main", "odd@main", "a/b@../../private"]
+)
+def test_a_revision_opens_no_folder(name, monkeypatch, tmp_path):
+    for folder in ("home/private", "home/odd@main", "outside"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "home")
+    with pytest.raises(DemoError, match=f"^{name} is a folder, and this demo opens no other folders"):
+        resolve(name, frozenset({"/models"}))
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("a b/c", "'a b/c' is no Hub id; one reads `namespace/name`"),
+        ("a" * 5000, "is no Hub id"),
+        ("a/b@", "'' is no revision; name a branch, a tag or a commit"),
+        ("a/b@/etc/hosts", "'/etc/hosts' is no revision"),
+    ],
+)
+def test_what_is_no_id_is_said_before_anything_is_asked(name, message):
+    with pytest.raises(DemoError, match=message):
+        resolve(name, frozenset())
+
+
 @pytest.mark.parametrize("name", [None, "", "  "])
 def test_a_name_is_needed(name):
     with pytest.raises(DemoError, match="No model is chosen"):

@@ -1,6 +1,7 @@
 """The card of a run: with and without pairs, with and without a split that is evaluated."""
 
 import io
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from headshare_hf.trainer.card import card_dataset, describe_run, describe_sched
 from headshare_hf.trainer.recipe import run_recipe
 from headshare_hf.trainer.recipe_arguments import build_recipe
 from headshare_hf.trainer.recipe_sections import DataArguments
+from headshare_hf.trainer.training_record import training_record
 
 
 FACE = {"head_type": "arcface", "head_scale": 16.0, "head_margin": 0.3}
@@ -157,6 +159,45 @@ def test_results_of_a_run_without_the_set_are_refused(tmp_path):
     trainer.verifier = replace(trainer.verifier, sets=[_pairs("agedb")])
     with pytest.raises(ValueError, match="no number for the verification set 'agedb'.*Choose another output_dir"):
         _card(trainer, results)
+
+
+def _named(folder, student, teacher):
+    """Card and training record of a run whose networks have these names."""
+    models = [resnet(seed=1), resnet(seed=2)]
+    for model, name in zip(models, (student, teacher), strict=True):
+        model.config._name_or_path = str(name)
+    trainer = DistillationTrainer(
+        models[0],
+        arguments(folder, method="th_kd", **SHORT),
+        teacher=models[1],
+        train_dataset=ToyImages(),
+        processing_class=HeadShareImageProcessor(**PROCESSOR),
+    )
+    card = describe_run(trainer, DATASET, run_or_reuse(trainer), eval_split=None)
+    return card, training_record(trainer, card, None)
+
+
+def test_folders_that_are_gone_are_not_shown(tmp_path):
+    card, record = _named(tmp_path / "run", tmp_path / "secret" / "start", tmp_path / "secret" / "teacher")
+    assert (card.teacher.name, record["teacher"]["name"], record["student"]["start"]) == (
+        "teacher",
+        "teacher",
+        "start",
+    )
+    assert card.base_model is None and "secret" not in json.dumps(record)
+
+
+def test_names_of_the_hub_are_kept_with_their_revision(tmp_path):
+    card, record = _named(tmp_path, "alice/start@v2", "alice/teacher@v1")
+    assert (card.teacher.name, record["teacher"]["name"]) == ("alice/teacher@v1", "alice/teacher@v1")
+    assert (card.base_model, record["student"]["start"]) == ("alice/start", "alice/start@v2")
+
+
+def test_a_folder_with_the_name_of_an_id_is_a_folder(tmp_path, monkeypatch):
+    (tmp_path / "alice" / "start").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    card, record = _named(tmp_path / "run", "alice/start", "alice/teacher")
+    assert card.base_model is None and record["student"]["start"] == "start" and card.teacher.name == "alice/teacher"
 
 
 def test_a_card_of_pairs_needs_the_preparation(tmp_path):

@@ -49,7 +49,7 @@ def plot_roc(curves: Mapping[str, Roc], path: str | Path) -> Path:
     axes.set_ylabel("true accept rate (TAR), per cent")
     axes.grid(axis="x", color="#e4e4e4", linewidth=0.8, zorder=0)
     _title(axes, "ROC", _pairs(curves))
-    axes.legend(loc="lower right", frameon=False, fontsize=9, labelcolor=TEXT)
+    axes.legend(loc="best", frameon=False, fontsize=9, labelcolor=TEXT)
     return _save(figure, path)
 
 
