@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from demo_models import Classifier, DemoError, load_classifier, recorded_teacher, resolve
+from demo_models import Classifier, DemoError, is_beside, load_classifier, recorded_teacher, resolve
 from PIL import Image
 
 from headshare_hf.models import check_label_maps
@@ -110,8 +110,8 @@ def choose_teacher(student: str, typed: str | None, folders: frozenset[str]) -> 
             return None, "No teacher is chosen, and the student's training record names none."
         if "/" not in recorded:
             return None, f"The student learned from {recorded!r}, which is no Hub id. Give its id to see both."
-        # The record of a model from the Hub was written by anybody, and gets no further than what visitors type.
-        name = recorded if student in folders else resolve(recorded, folders)
+        # Anybody may have written the record, and it gets no further than what visitors type.
+        name = recorded if student in folders and is_beside(student, recorded) else resolve(recorded, folders)
         return load_classifier(name), "The teacher is the one that the student's training record names."
     except DemoError as error:
         return None, f"The teacher of the student's training record is not shown. {error}"

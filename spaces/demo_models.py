@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, AutoConfig, pipeline
 
@@ -32,6 +35,7 @@ from headshare_hf.trainer.loading import load_teacher, split_revision
 logger = logging.getLogger(__name__)
 
 KEPT = 4
+_REVISION = re.compile(r"[\w.+-]+(/[\w.+-]+)*")
 # Its overloads know the tasks of transformers alone.
 _pipeline: Any = pipeline
 _ACCESS = "Whoever runs this demo can start it with an `HF_TOKEN` that has access."
@@ -91,16 +95,31 @@ def resolve(name: str | None, folders: frozenset[str]) -> str:
     What was typed, if this demo may open it: any Hub id, and the folders that it was started with.
 
     Raises:
-        DemoError: Nothing was typed, or another folder. Visitors are not to look around on this machine's disk.
+        DemoError: Nothing was typed, what is no Hub id, or another folder. Visitors are not to look around on this
+            machine's disk.
     """
     name = (name or "").strip()
     if not name:
         raise DemoError("No model is chosen. Give a Hub id such as `namespace/name`.")
-    if name not in folders and (name.startswith(("/", ".", "~")) or Path(name).exists()):
+    if name in folders:
+        return name
+    path, at, revision = name.partition("@")
+    # The whole name too: a folder may have "@" in its name, and revisions are parts of paths in the cache.
+    if name.startswith(("/", ".", "~")) or ".." in name or os.path.exists(path) or os.path.exists(name):
         raise DemoError(
             f"{name} is a folder, and this demo opens no other folders than those that it was started with."
         )
+    _check_hub_id(path)
+    if at and not _REVISION.fullmatch(revision):
+        raise DemoError(f"{revision!r} is no revision; name a branch, a tag or a commit, as in `namespace/name@main`.")
     return name
+
+
+def _check_hub_id(name: str) -> None:
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise DemoError(f"{name!r} is no Hub id; one reads `namespace/name`.") from error
 
 
 @lru_cache(maxsize=KEPT)
@@ -168,7 +187,13 @@ def recorded_teacher(name: str) -> str | None:
         file = _find_record(path, revision)
         teacher = _read_teacher(file) if file else None
     beside = Path(path).parent / (teacher or "")
-    return str(beside) if teacher and Path(path).is_dir() and beside.is_dir() else teacher
+    return str(beside) if teacher and is_beside(path, str(beside)) else teacher
+
+
+def is_beside(student: str, teacher: str) -> bool:
+    """Whether both are folders, in the same one."""
+    first, second = Path(student), Path(teacher)
+    return first.is_dir() and second.is_dir() and second.parent == first.parent and second.name != ".."
 
 
 def _find_record(path: str, revision: str | None) -> Path | None:

@@ -17,7 +17,7 @@ from toys import assert_same, resnet, snapshot, vit
 from headshare_hf import HeadShareForImageClassification, HeadShareImageProcessor
 from headshare_hf.hub import TRAINING_FILE, publish_folder
 from headshare_hf.models import CENTERS_FILE
-from headshare_hf.trainer import publish_run, run_or_reuse
+from headshare_hf.trainer import load_teacher, publish_run, run_or_reuse
 
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "publish.py"
@@ -149,6 +149,16 @@ def test_a_tag_is_refused_as_a_branch(run):
     with pytest.raises(ValueError, match="`revision` 'v1' is a tag of alice/tagged, and commits go to a branch"):
         publish_run(run.folder, "alice/tagged", revision="v1")
     assert [branch.name for branch in HfApi().list_repo_refs("alice/tagged").branches] == ["main"]
+
+
+def test_a_model_that_was_loaded_by_its_revision_says_so(run, tmp_path):
+    publish_run(run.folder, "alice/marked")
+    HfApi().create_tag("alice/marked", tag="v1")
+    for model in (load_teacher("alice/marked@v1")[0], load_teacher("alice/marked", "v1")[0]):
+        assert model.config.name_or_path == "alice/marked@v1"
+    model.save_pretrained(tmp_path)
+    assert "marked" not in (tmp_path / "config.json").read_text()
+    assert load_teacher("alice/marked")[0].config.name_or_path == "alice/marked"
 
 
 def test_the_training_configuration_of_other_weights_goes(run, folder):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from .convert_files import CENTERS_ENTRY, read_file
+from .convert_names import check_finite
 
 
 # `softmax_fc_gpu_0.pt`, `checkpoint_gpu_0.pt`, `rank_0_softmax_weight.pt`. No file tells its rank inside.
@@ -31,8 +32,8 @@ def read_centers(paths: Sequence[str | os.PathLike]) -> torch.Tensor:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: A file cannot be read, holds no centers, or tells no rank; a rank is missing or there twice; or the
-            parts have other sizes than PartialFC gives them.
+        ValueError: A file cannot be read, holds no centers or values that are not finite, or tells no rank; a rank is
+            missing or there twice; or the parts have other sizes than PartialFC gives them.
     """
     ordered = [Path(path) for path in paths] if len(paths) == 1 else _by_rank([Path(path) for path in paths])
     parts = [_matrix(read_file(path), path) for path in ordered]
@@ -77,4 +78,5 @@ def _matrix(content: Any, path: Path) -> torch.Tensor:
         raise ValueError(
             f"{path} holds no class centers but {held}; expected a matrix, {{'weight': matrix}} or {CENTERS_ENTRY!r}"
         )
+    check_finite({str(path): content})
     return content.detach()

@@ -1,7 +1,6 @@
 """What a checkpoint file holds: the weights of one network, and what else was saved with them."""
 
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from .convert_pickle import RefusedError, StandIn, load_tensors
+from .convert_names import rename_tensors
+from .convert_pickle import RefusedError, StandIn, load_tensors, refuse_programs
 
 
 # insightface's entry for the class centers of one process.
@@ -63,20 +63,13 @@ def read_file(path: str | os.PathLike) -> Any:
 
 
 def _read_pickle(path: Path) -> Any:
-    if _is_torchscript(path):
-        raise RefusedError("the program of a TorchScript archive")
+    with path.open("rb") as file:
+        refuse_programs(file)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception:
         # Settings, NumPy numbers and old formats. Errors of damaged files come again.
         return load_tensors(path)
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _first_line(error: Exception) -> str:
@@ -97,18 +90,18 @@ def read_checkpoint(path: str | os.PathLike, entry: str | None = None) -> Checkp
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It cannot be read (see [`read_file`]), or has no state dict, or several.
+        ValueError: It cannot be read (see [`read_file`]), or has no state dict, or several, or two tensors of one name.
     """
     content = read_file(path)
     candidates = {}
     if isinstance(content, dict):
         candidates = {key: value for key, value in content.items() if is_state_dict(value) and key != CENTERS_ENTRY}
     if entry is None and not candidates and is_state_dict(content):
-        return _unwrapped(content, [])
+        return _unwrapped(content, [], path)
     chosen = _choose(content, candidates, entry, path)
     others = [key for key in content if key != chosen]
     notes = [f"took the entry {chosen!r}" + (f", left out: {', '.join(map(str, others))}" if others else "")]
-    return _unwrapped(candidates[chosen], notes)
+    return _unwrapped(candidates[chosen], notes, path)
 
 
 def is_state_dict(value: Any) -> bool:
@@ -144,7 +137,7 @@ def _kind(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-def _unwrapped(weights: Mapping[str, torch.Tensor], notes: list[str]) -> Checkpoint:
+def _unwrapped(weights: Mapping[str, torch.Tensor], notes: list[str], path: str | os.PathLike) -> Checkpoint:
     names = {name: name for name in weights}
     while any(all(name.startswith(wrapper) for name in names.values()) for wrapper in _WRAPPERS):
         names = {key: name.partition(".")[2] for key, name in names.items()}
@@ -153,4 +146,7 @@ def _unwrapped(weights: Mapping[str, torch.Tensor], notes: list[str]) -> Checkpo
         names = {key: name.removeprefix(_STUDENT) for key, name in names.items() if key not in dropped}
         if dropped:
             notes.append(f"left out the teacher's classifier: {', '.join(dropped)}")
-    return Checkpoint({name: weights[key] for key, name in names.items()}, notes)
+    try:
+        return Checkpoint(rename_tensors(weights, names), notes)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error

@@ -210,9 +210,18 @@ def _write(
         foreign = sorted(_names(out) - _names(fresh) - {CENTERS_FILE})
         if foreign:
             raise FileExistsError(f"{out} has {', '.join(foreign)}, which no conversion wrote; give another folder")
-        if out.exists():
-            shutil.move(out, Path(temporary) / "old")
+        _replace(out, fresh, Path(temporary) / "old")
+
+
+def _replace(out: Path, fresh: Path, old: Path) -> None:
+    if out.exists():
+        shutil.move(out, old)
+    try:
         fresh.rename(out)
+    except OSError:
+        if old.exists():
+            shutil.move(old, out)
+        raise
 
 
 def _told(

@@ -15,6 +15,7 @@ from ..models.backbone_iresnet import IResNet
 from ..models.backbone_mobilefacenet import MobileFaceNet, MobileFaceNetPaper
 from ..models.backbone_timm import TimmBackbone
 from ..models.backbones import TIMM_PREFIX, create_backbone
+from .convert_names import rename_tensors
 
 
 MOBILEFACENET_1X = "mobilefacenet_1x"
@@ -94,10 +95,13 @@ def classifier_names(backbone: str) -> tuple[str, ...]:
 def renamed_mobilefacenet(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
     The tensors of TreB1eN/InsightFace_Pytorch's MobileFaceNet by the names of `mobilefacenet_1x`; others as they are.
+
+    Raises:
+        ValueError: Two tensors get the same name.
     """
     if _SIGN not in weights:
         return dict(weights)
-    return {_renamed(name): tensor for name, tensor in weights.items()}
+    return rename_tensors(weights, {name: _renamed(name) for name in weights})
 
 
 def _renamed(name: str) -> str:

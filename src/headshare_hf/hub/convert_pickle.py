@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 import torch
 from torch.serialization import StorageType
@@ -30,6 +30,11 @@ _VALUES = frozenset(
         *(f"pathlib.{flavor}Path" for flavor in ("", "Pure", "Posix", "PurePosix", "Windows", "PureWindows")),
     }
 )
+
+
+# How a zip file begins for torch, and what only a TorchScript archive has.
+_ZIP = b"PK\x03\x04"
+_CONSTANTS, _CODE = "constants.pkl", "code/"
 
 
 class StandIn:
@@ -70,14 +75,36 @@ def load_tensors(path: Path) -> Any:
         path (`Path`): The file.
 
     Raises:
-        ValueError: The file asks for a call that makes neither a tensor nor a plain value; names it.
+        ValueError: The file is a program, or asks for a call that makes neither a tensor nor a plain value; names it.
         Exception: The file is damaged; torch raises errors of a dozen types.
     """
     reader = SimpleNamespace(__name__="tensors", Unpickler=_TensorUnpickler, load=_load)
-    with warnings.catch_warnings():
+    # The open file that was checked is the one that is read, whatever becomes of its name in between.
+    with path.open("rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        refuse_programs(file)
         # Python 2 has no text but bytes; latin1 takes every byte, and changes nothing in files of Python 3.
-        return torch.load(path, map_location="cpu", pickle_module=reader, weights_only=False, encoding="latin1")
+        return torch.load(file, map_location="cpu", pickle_module=reader, weights_only=False, encoding="latin1")
+
+
+def refuse_programs(file: IO[bytes]) -> None:
+    """
+    Refuses a TorchScript archive, which `torch.load(weights_only=False)` would hand to `torch.jit.load`, and that runs.
+
+    torch's own reader is asked: others find another directory in a zip file that was made for it.
+
+    Args:
+        file (`IO[bytes]`): At its beginning, and left there.
+
+    Raises:
+        ValueError: It is one.
+    """
+    if file.read(len(_ZIP)) == _ZIP:
+        file.seek(0)
+        records = torch._C.PyTorchFileReader(file).get_all_records()
+        if any(name == _CONSTANTS or name.startswith(_CODE) for name in records):
+            raise RefusedError("the program of a TorchScript archive")
+    file.seek(0)
 
 
 def _load(file: Any, **options: Any) -> Any:

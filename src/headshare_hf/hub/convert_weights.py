@@ -6,6 +6,7 @@ import torch
 
 from ..models import HeadShareConfig, HeadShareForImageClassification, HeadShareModel
 from .convert_layouts import MOBILEFACENET_1X, body_prefix, classifier_names, near_layout, renamed_mobilefacenet
+from .convert_names import check_finite, rename_tensors
 
 
 _BASE = "headshare."
@@ -31,17 +32,19 @@ def convert_state_dict(
         `dict[str, torch.Tensor]`: The same tensors, ready for `load_state_dict`.
 
     Raises:
-        ValueError: A tensor is unknown, missing or of another shape; all of them are named.
+        ValueError: Tensors are unknown, missing, of another shape or not finite, or two get one name; all of them are
+            named.
     """
     with torch.device("meta"):
         expected = HeadShareForImageClassification(config).state_dict()
     weights = _without_parallel(state_dict)
     body, classifiers = _BASE + body_prefix(config.backbone), classifier_names(config.backbone)
-    converted = {_rename(name, expected, body, classifiers): tensor for name, tensor in weights.items()}
+    converted = rename_tensors(weights, {name: _rename(name, expected, body, classifiers) for name in weights})
     problems = _problems(converted, expected, partial)
     if problems:
         described = f"{config.backbone} with {config.num_labels} classes"
         raise ValueError(f"the weights are not those of {described} ({problems}){_looks_like(weights, config)}")
+    check_finite(weights)
     return converted
 
 
@@ -69,7 +72,8 @@ def convert_backbone_state_dict(
         `dict[str, torch.Tensor]`: The same tensors, ready for `load_state_dict`.
 
     Raises:
-        ValueError: A tensor is unknown, missing or of another shape; all of them are named.
+        ValueError: Tensors are unknown, missing, of another shape or not finite, or two get one name; all of them are
+            named.
     """
     with torch.device("meta"):
         expected = HeadShareModel(config).state_dict()
@@ -82,6 +86,7 @@ def convert_backbone_state_dict(
     if problems:
         described = f"{config.backbone} for `image_size` {config.image_size}"
         raise ValueError(f"the weights are not those of {described} ({problems}){_looks_like(weights, config)}")
+    check_finite(weights)
     return converted
 
 

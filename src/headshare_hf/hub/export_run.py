@@ -16,10 +16,15 @@ from ..data.pixels import working_size
 from ..evaluation import Verifier
 from ..models import HeadShareForImageClassification, HeadShareModel
 from ..models.configuration_headshare import has_placeholder_labels
+from .cache import split_revision
 from .export import DEFAULT_OPSET, export_onnx, export_program
-from .latency import LatencyEntry, LatencyTable, latency_table
+from .latency import LatencyEntry, latency_table
 from .onnx_model import OnnxModel
 from .quantization import MODES, QuantizationRecord, quantize_onnx
+
+
+_ONNX, _INT8, _PROGRAM, _RECORD, _TABLE = "model.onnx", "model.int8.onnx", "model.pt2", "export.json", "latency.md"
+_FILES = (_ONNX, _INT8, _PROGRAM, _RECORD, _TABLE)
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,8 @@ class ExportOptions:
             A set of pairs to measure the cost on, see [`load_verification_set`]. Without `data` its images are also
             those that static quantization takes its ranges from.
         flip (`bool`, *optional*, defaults to `True`): Verify with the embedding of the mirrored image added.
-        teacher (`str`, *optional*): Hub id or folder of an image classifier to compare the latency with.
+        teacher (`str`, *optional*):
+            Hub id, `id@revision` or folder of an image classifier to compare the latency with.
         batch_sizes (`Sequence[int]`, *optional*, defaults to `(1, 32)`): Of the latency table.
         repeats (`int`, *optional*, defaults to 20): Repetitions of the latency table.
 
@@ -88,7 +94,12 @@ class ExportOptions:
 def run_export(options: ExportOptions) -> dict[str, Any]:
     """
     Writes `model.onnx`, on request `model.int8.onnx` and `model.pt2`, `export.json` with what is known of them, and
-    `latency.md`.
+    `latency.md`. Files of these names from an earlier export to the same folder are deleted first, for they may be of
+    another model.
+
+    The latency is that of the same part of all networks: of the embeddings where `embeddings_only` is set, the model
+    has no classifier, or one of the heads is a cosine head (a teacher's class centers are often not there), and
+    otherwise of the logits.
 
     Args:
         options ([`ExportOptions`]): What to do.
@@ -97,23 +108,29 @@ def run_export(options: ExportOptions) -> dict[str, Any]:
         `dict[str, Any]`: What `export.json` holds.
 
     Raises:
-        OSError: There is no such model.
+        OSError: There is no such model or teacher; nothing is written then.
         ImportError, ValueError: As [`export_onnx`], [`quantize_onnx`] and the loading of data.
     """
-    options.output.mkdir(parents=True, exist_ok=True)
     model, processor = _load(options)
-    path = options.output / "model.onnx"
+    embeddings = options.embeddings_only or _without_logits(model.config, isinstance(model, HeadShareModel))
+    entries = {}
+    if options.teacher is not None:
+        entries["teacher, torch"], embeddings = _teacher_entry(options.teacher, embeddings)
+    _clear(options.output)
+    path = options.output / _ONNX
     record: dict[str, Any] = {"model": options.model, "revision": options.revision}
     part = {"processor": processor, "embeddings_only": options.embeddings_only}
     record["onnx"] = export_onnx(model, path, opset=options.opset, **part).to_dict()
     if options.torch_export:
-        record["torch_export"] = export_program(model, options.output / "model.pt2", **part).to_dict()
+        record["torch_export"] = export_program(model, options.output / _PROGRAM, **part).to_dict()
     if options.quantize is not None:
         record["int8"] = _quantize(options, path, model, processor).to_dict()
-    table = _measure(options, model, processor)
+    entries |= _student_entries(options, model, processor, embeddings)
+    measured = "embeddings, without classifiers" if embeddings else "logits, with classifiers"
+    table = latency_table(entries, options.batch_sizes, repeats=options.repeats, measured=measured)
     record["latency"] = table.to_dict()
-    (options.output / "export.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    (options.output / "latency.md").write_text(table.to_markdown(), encoding="utf-8")
+    (options.output / _RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    (options.output / _TABLE).write_text(table.to_markdown(), encoding="utf-8")
     return record
 
 
@@ -138,7 +155,7 @@ def _quantize(options: ExportOptions, path: Path, model: Any, processor: Any) ->
     calibration = _calibration(options, pairs, model, processor) if options.quantize == "static" else None
     return quantize_onnx(
         path,
-        options.output / "model.int8.onnx",
+        options.output / _INT8,
         mode=str(options.quantize),
         calibration=calibration,
         evaluation=evaluation,
@@ -173,28 +190,34 @@ def _labeled(data: str, split: str, model: Any, processor: Any) -> ImageClassifi
     return images
 
 
-def _measure(options: ExportOptions, model: Any, processor: Any) -> LatencyTable:
+def _clear(output: Path) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    for name in _FILES:
+        (output / name).unlink(missing_ok=True)
+
+
+def _without_logits(config: Any, bare: bool = False) -> bool:
+    return bare or (config.model_type == "headshare" and config.head_type != "linear")
+
+
+def _student_entries(options: ExportOptions, model: Any, processor: Any, embeddings: bool) -> dict[str, LatencyEntry]:
     size, channels = working_size(processor), model.config.num_channels
-    chosen = model.base_model if options.embeddings_only else model
-    entries = {} if options.teacher is None else {"teacher, torch": _teacher_entry(options.teacher)}
-    entries["student, torch"] = LatencyEntry(chosen.eval(), size, channels)
-    files = {"student, ONNX": "model.onnx"}
+    networks: dict[str, nn.Module] = {"student, torch": (model.base_model if embeddings else model).eval()}
+    networks["student, ONNX"] = OnnxModel(options.output / _ONNX, embeddings)
     if options.quantize is not None:
-        files[f"student, ONNX int8 {options.quantize}"] = "model.int8.onnx"
-    for name, file in files.items():
-        entries[name] = LatencyEntry(OnnxModel(options.output / file), size, channels)
-    return latency_table(entries, options.batch_sizes, repeats=options.repeats)
+        networks[f"student, ONNX int8 {options.quantize}"] = OnnxModel(options.output / _INT8, embeddings)
+    return {name: LatencyEntry(network, size, channels) for name, network in networks.items()}
 
 
-def _teacher_entry(name_or_path: str) -> LatencyEntry:
-    config = AutoConfig.from_pretrained(name_or_path)
-    processor = AutoImageProcessor.from_pretrained(name_or_path)
-    # Class centers do not matter for the time that a face network takes, and are often not there.
-    kind: Any = AutoModelForImageClassification
-    if config.model_type == "headshare" and config.head_type != "linear":
-        kind = AutoModel
-    model = kind.from_pretrained(name_or_path, dtype=torch.float32)
-    return LatencyEntry(model.eval(), working_size(processor), len(processor.image_mean))
+def _teacher_entry(teacher: str, embeddings: bool) -> tuple[LatencyEntry, bool]:
+    """The teacher's part to measure, and whether it is that without the classifier."""
+    name, revision = split_revision(teacher)
+    config = AutoConfig.from_pretrained(name, revision=revision)
+    processor = AutoImageProcessor.from_pretrained(name, revision=revision)
+    embeddings = embeddings or _without_logits(config)
+    kind: Any = AutoModel if embeddings else AutoModelForImageClassification
+    model = kind.from_pretrained(name, revision=revision, dtype=torch.float32)
+    return LatencyEntry(model.eval(), working_size(processor), len(processor.image_mean)), embeddings
 
 
 def render_export(record: dict[str, Any], latency: str) -> str:

@@ -63,6 +63,7 @@ class LatencyTable:
         threads (`int`): Threads of every network.
         torch (`str`): Version of torch.
         repeats (`int`): Repetitions that the medians are of.
+        measured (`str`): Which part of the networks.
         rows (`tuple[LatencyRow, ...]`): In the order of the batch sizes, and then of the entries.
     """
 
@@ -70,6 +71,7 @@ class LatencyTable:
     threads: int
     torch: str
     repeats: int
+    measured: str
     rows: tuple[LatencyRow, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -88,7 +90,7 @@ class LatencyTable:
         ]
         note = (
             f"{self.hardware}, {self.threads} thread{'s' if self.threads > 1 else ''}, torch {self.torch}; "
-            f"{self.repeats} repetitions, the networks in turn within each."
+            f"{self.repeats} repetitions, the networks in turn within each. Measured: {self.measured}."
         )
         return "\n".join([*lines, "", note]) + "\n"
 
@@ -99,6 +101,7 @@ def latency_table(
     *,
     repeats: int = 20,
     warmup: int = 3,
+    measured: str = "the networks as given",
 ) -> LatencyTable:
     """
     Measures networks on noise. In every repetition each of them runs once, one after the other, so that whatever else
@@ -109,6 +112,7 @@ def latency_table(
         batch_sizes (`Sequence[int]`, *optional*, defaults to `(1, 32)`): Images at a time.
         repeats (`int`, *optional*, defaults to 20): Repetitions.
         warmup (`int`, *optional*, defaults to 3): Repetitions before, which are not counted.
+        measured (`str`, *optional*): Which part of the networks the entries are, for the table to tell.
 
     Returns:
         [`LatencyTable`].
@@ -131,7 +135,7 @@ def latency_table(
     for batch_size in batch_sizes:
         times = _measure(list(entries.values()), batch_size, repeats, warmup)
         rows += [_row(name, batch_size, own, times[0]) for name, own in zip(entries, times, strict=True)]
-    return LatencyTable(_processor(), torch.get_num_threads(), torch.__version__, repeats, tuple(rows))
+    return LatencyTable(_processor(), torch.get_num_threads(), torch.__version__, repeats, measured, tuple(rows))
 
 
 def _measure(entries: Sequence[LatencyEntry], batch_size: int, repeats: int, warmup: int) -> np.ndarray:

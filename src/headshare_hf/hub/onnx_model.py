@@ -18,13 +18,14 @@ class OnnxModel(nn.Module):
 
     Args:
         path (`str` or `Path`): The file.
+        embeddings_only (`bool`, *optional*, defaults to `False`): Leave the classifier out, and do not compute it.
 
     Attributes:
         metadata (`dict[str, Any]`): What the file says of itself, see [`export_onnx`].
         outputs (`tuple[str, ...]`): `"logits"`, where it has a classifier, and `"embeddings"`.
 
     Raises:
-        ImportError: onnxruntime is missing.
+        ImportError: onnxruntime, or for `embeddings_only` onnx is missing.
         FileNotFoundError: There is no such file.
         ValueError: onnxruntime cannot read it, or it is none of this package.
 
@@ -36,13 +37,13 @@ class OnnxModel(nn.Module):
     ```
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, embeddings_only: bool = False) -> None:
         super().__init__()
         (onnxruntime,) = require("running an ONNX file", "onnxruntime")
         self.path = Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(f"the ONNX file {path} does not exist; write one with `export_onnx`")
-        self._session = _open(onnxruntime, self.path)
+        self._session = _open(onnxruntime, self.path, embeddings_only)
         self.outputs = tuple(output.name for output in self._session.get_outputs())
         properties = self._session.get_modelmeta().custom_metadata_map
         if self._session.get_inputs()[0].name != INPUT_NAME or "outputs" not in properties:
@@ -77,13 +78,27 @@ class OnnxModel(nn.Module):
         return HeadShareImageClassifierOutput(**tensors) if "logits" in tensors else HeadShareModelOutput(**tensors)
 
 
-def _open(onnxruntime: Any, path: Path) -> Any:
+def _open(onnxruntime: Any, path: Path, embeddings_only: bool) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     # Idle threads would otherwise go on spinning and slow down what is run, or measured, next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
+    if embeddings_only:
+        require("leaving out the classifier of an ONNX file", "onnx")
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        content = _embedding_part(path) if embeddings_only else str(path)
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base class but this one
         raise ValueError(f"onnxruntime cannot read {path}: {error}") from error
+
+
+def _embedding_part(path: Path) -> bytes:
+    """The file without the classifier, which onnxruntime computes even where nobody asks for the logits."""
+    import onnx
+    from onnx.utils import Extractor
+
+    content = onnx.load(path)
+    part = Extractor(content).extract_model([INPUT_NAME], ["embeddings"])
+    part.metadata_props.extend(content.metadata_props)
+    return part.SerializeToString()

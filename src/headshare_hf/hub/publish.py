@@ -9,13 +9,15 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.utils import validate_repo_id
 
-from .publish_files import CARD_FILE, is_weights_file, select_files
+from .publish_files import CARD_FILE, TRAINING_FILE, is_weights_file, select_files
 
 
 logger = logging.getLogger(__name__)
 
 # What the code of a card loads, in the words of the card's templates.
 _LOADED = re.compile(r'(?:from_pretrained\(|model=)"([^"]+)"')
+
+_NO_BRANCH = re.compile(r"refs/|[0-9a-f]{40}$")
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ def publish_folder(
 
     Nothing else of the folder is sent, see [`select_files`]. Large files are uploaded first and the commit that shows
     them comes last, so that whoever reads the repository sees the old state or the new one, and an upload that was cut
-    is finished by calling this again. Weights of an earlier publication that are not part of this one are removed.
+    is finished by calling this again. Weights and training configuration of an
+    earlier publication that are not part of this one are removed.
 
     Args:
         folder (`str` or `Path`): With the files of `save_pretrained` and a `README.md`.
@@ -66,24 +69,23 @@ def publish_folder(
         [`Publication`]
 
     Raises:
-        ValueError: The repository id is none, a file is missing, damaged, or not what can be published, or the
-            repository is public and `private=True` was asked for. Nothing has been sent then but, in the last case,
-            the question whether it exists.
+        ValueError: The repository id is none, a file is missing, damaged, or not what can be published, `revision` is
+            no name of a branch, or the repository is public and `private=True` was asked for. No content has been sent
+            then, and no branch was made.
         huggingface_hub.errors.HfHubHTTPError: What the Hub answers, unchanged.
     """
     validate_repo_id(repo_id)
+    if revision is not None and _NO_BRANCH.match(revision):
+        raise ValueError(f"`revision` {revision!r} is no branch name, and commits go to a branch; give its name")
     files = select_files(folder)
     api = HfApi(token=token)
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    _check_privacy(api, repo_id, private)
     if revision is not None:
-        api.create_branch(repo_id, branch=revision, exist_ok=True)
+        _make_branch(api, repo_id, revision)
     before = api.model_info(repo_id, revision=revision)
-    if private and not before.private:
-        raise ValueError(
-            f"{repo_id} is public, and a private repository was asked for; make it private in its settings on the Hub, "
-            "or choose another id"
-        )
-    outdated = [file for file in api.list_repo_files(repo_id, revision=revision) if is_weights_file(file)]
+    there = api.list_repo_files(repo_id, revision=revision)
+    outdated = [file for file in there if is_weights_file(file) or file == TRAINING_FILE]
     done = api.create_commit(
         repo_id,
         [
@@ -96,6 +98,22 @@ def publish_folder(
     changed = done.oid != before.sha
     logger.info("%s: %s", repo_id, f"commit {done.oid}" if changed else "it holds this content already, no commit")
     return Publication(repo_id, done.oid, done.commit_url, tuple(files), changed)
+
+
+def _check_privacy(api: HfApi, repo_id: str, private: bool | None) -> None:
+    if private and not api.model_info(repo_id).private:
+        raise ValueError(
+            f"{repo_id} is public, and a private repository was asked for; make it private in its settings on the Hub, "
+            "or choose another id"
+        )
+
+
+def _make_branch(api: HfApi, repo_id: str, name: str) -> None:
+    if name in {tag.name for tag in api.list_repo_refs(repo_id).tags}:
+        raise ValueError(
+            f"`revision` {name!r} is a tag of {repo_id}, and commits go to a branch; give the name of one"
+        )
+    api.create_branch(repo_id, branch=name, exist_ok=True)
 
 
 def _additions(files: Mapping[str, Path], repo_id: str) -> list[CommitOperationAdd]:

@@ -1,6 +1,7 @@
 """The files of a folder that are published, each checked before anything is sent."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ CARD_FILE, CONFIG_FILE, PROCESSOR_FILE = "README.md", "config.json", "preprocess
 TRAINING_FILE = "training_config.json"
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 _WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
+# Neither the end of an address or of a tag, nor a division.
+_ABSOLUTE = re.compile(r"(?<![\w./:~<-])/[^\s\"'`<>|()\[\]{},;/][^\s\"'`<>|()\[\]{},;]*")
 _REMEDIES = {
     CARD_FILE: "the model card; write it with `render_card` of headshare_hf.hub, or by running the recipe again",
     CONFIG_FILE: "the configuration; save the model with `save_pretrained`",
@@ -41,7 +44,8 @@ def select_files(folder: str | Path) -> dict[str, Path]:
         folder (`str` or `Path`): With the files of `save_pretrained` and a `README.md`.
 
     Raises:
-        ValueError: A file is missing, damaged, or not what can be published. It is named.
+        ValueError: A file is missing, damaged, or not what can be published, or the card or the training configuration
+            shows a path of this machine. It is named.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -53,7 +57,9 @@ def select_files(folder: str | Path) -> dict[str, Path]:
     _check_card(folder / CARD_FILE)
     names = [CARD_FILE, CONFIG_FILE, PROCESSOR_FILE, *_weights(folder, config), *_code(folder, config, processor)]
     if (folder / TRAINING_FILE).is_file():
-        _read_json(folder / TRAINING_FILE)
+        settings = _read_json(folder / TRAINING_FILE)
+        # Without the escapes of JSON, which hide letters of a path.
+        _check_places(folder / TRAINING_FILE, json.dumps(settings, ensure_ascii=False))
         names.append(TRAINING_FILE)
     return {name: folder / name for name in names}
 
@@ -72,6 +78,20 @@ def _check_card(path: Path) -> None:
         raise ValueError(f"the metadata of the model card {path} cannot be read ({error}); write it again") from error
     if not metadata.get("license"):
         raise ValueError(f"the model card {path} says no license; add `license: ...` to its metadata")
+    _check_places(path, path.read_text(encoding="utf-8"))
+
+
+def _check_places(path: Path, text: str) -> None:
+    """Refuses a text that shows where something is on this machine."""
+    folder = path.parent
+    places = {str(place) for place in (Path.home(), folder.absolute().parent, folder.resolve().parent)} - {"/"}
+    known = [re.search(rf"(?<![\w./:~-]){re.escape(place)}(?![\w.-])[^\s\"'`<>]*", text) for place in sorted(places)]
+    tokens = (token.rstrip(".,:;") for token in _ABSOLUTE.findall(text))
+    found = [*(match[0] for match in known if match), *filter(os.path.exists, tokens)]
+    if found:
+        raise ValueError(
+            f"{path} contains {found[0]!r}, a path of this machine; write a Hub id or a name in its place"
+        )
 
 
 def _weights(folder: Path, config: dict[str, Any]) -> list[str]:

@@ -90,7 +90,7 @@ def quantize_onnx(
 
     Raises:
         ImportError: onnx or onnxruntime is missing.
-        FileNotFoundError, ValueError: There is no such file, or it is none of this package; the mode is unknown, has no
+        FileNotFoundError, ValueError: There is no such file, or it is none of this package or in 8 bits already; the mode is unknown, has no
             calibration images or does not use them; or both names are the same file.
 
     Example:
@@ -106,6 +106,10 @@ def quantize_onnx(
     if path.resolve() == out.resolve():
         raise ValueError(f"{out} is the file to quantize itself; give another name for the result")
     before = OnnxModel(path)
+    if "quantization" in before.metadata:
+        raise ValueError(
+            f"{path} is in 8 bits already ({before.metadata['quantization']}); give the float32 file of `export_onnx`"
+        )
     chosen = None if calibration is None else _choose(calibration, num_calibration_images)
     with whole_file(out) as partial:
         with quiet_logs():

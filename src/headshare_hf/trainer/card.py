@@ -19,6 +19,7 @@ from .config import DistillationConfig
 from .methods import get_method
 from .recipe_sections import DataArguments, Recipe, VerificationArguments
 from .trainer import DistillationTrainer
+from .training_record import hub_id, public_name
 
 
 _PRECISIONS = {"no": "float32", "bf16": "bfloat16 autocast", "fp16": "float16 autocast", "fp8": "float8 autocast"}
@@ -71,6 +72,7 @@ def describe_run(
         results=_results(results, dataset, eval_split),
         training=_training(trainer, results, augmentation),
         license=weights_license,
+        base_model=hub_id(trainer.identity["student"]["start"] or ""),
         verification=None
         if verifier is None
         else describe_verification(trainer.student, verifier, dataset, results, subject, preparation),
@@ -153,9 +155,8 @@ def _teacher(model: nn.Module) -> CardTeacher:
     results = (record or {}).get("results", {})
     metrics = {name: results[f"eval_{name}"] for name in _METRICS if f"eval_{name}" in results}
     around_head = bool((record or {}).get("identity", {}).get("shared_head"))
-    name = folder.name if folder is not None and folder.is_dir() else config.name_or_path
     return CardTeacher(
-        name or _backbone(model),
+        public_name(config.name_or_path) if config.name_or_path else _backbone(model),
         _backbone(model),
         sum(parameter.numel() for parameter in model.parameters()),
         around_head,

@@ -1,6 +1,5 @@
 """Trained classifiers, students and teachers, from the Hub, its cache, or a folder."""
 
-from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import LocalEntryNotFoundError
@@ -8,28 +7,8 @@ from torch import nn
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from ..hub import describe_cached
+from ..hub.cache import split_revision
 from ..models.class_centers import cached_commit
-
-
-def split_revision(name_or_path: str, revision: str | None = None) -> tuple[str, str | None]:
-    """
-    Name and revision of `id@revision`, of an id and a revision, or of a folder.
-
-    Args:
-        name_or_path (`str`): Folder, Hub id, or Hub id with a branch, tag or commit behind `@`.
-        revision (`str`, *optional*): The branch, tag or commit, where it is not behind `@`.
-
-    Raises:
-        ValueError: A folder has a revision, or an id two, or an empty one.
-    """
-    if Path(name_or_path).exists():
-        if revision is not None:
-            raise ValueError(f"`revision` {revision!r} has no effect on the folder {name_or_path}; leave it out")
-        return name_or_path, None
-    name, at, inline = name_or_path.partition("@")
-    if at and (revision is not None or not inline):
-        raise ValueError(f"{name_or_path!r} with `revision` {revision!r}: write one revision, `id@revision`")
-    return name, inline or revision
 
 
 def load_classifier(name_or_path: str, revision: str | None = None, **kwargs: Any) -> Any:
@@ -58,6 +37,9 @@ def load_classifier(name_or_path: str, revision: str | None = None, **kwargs: An
     broken = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
     if broken:
         raise ValueError(f"{name_or_path} lacks trained values for {broken}; random ones cannot teach")
+    if revision is not None:
+        # So that cards can say which one it was. This name is not saved with the model.
+        model.config._name_or_path = f"{name_or_path}@{revision}"
     return model
 
 

@@ -4,6 +4,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
 from ..hub import CardFields
 from . import run_folder
 from .checkpointing import RunFolderTrainer
@@ -56,7 +59,7 @@ def training_record(trainer: RunFolderTrainer, card: CardFields, data: dict[str,
         "weights": asdict(args.loss_weights),
         **{name: _plain(getattr(args, name)) for name in _ARGUMENTS},
         "processes": args.world_size,
-        "student": {**run_folder.describe_model(trainer.student), "start": _public(trainer.identity["student"])},
+        "student": {**run_folder.describe_model(trainer.student), "start": _start(trainer)},
         "teacher": None if card.teacher is None else {"name": card.teacher.name, **trainer.identity["teacher"]},
         "data": {
             "id": card.dataset.id,
@@ -73,7 +76,21 @@ def _plain(value: Any) -> Any:
     return getattr(value, "value", value)
 
 
-def _public(student: dict[str, Any]) -> str | None:
-    """The Hub id of the weights that training started from; the name alone of a folder."""
-    start = student["start"]
-    return Path(start).name if start and Path(start).exists() else start
+def _start(trainer: RunFolderTrainer) -> str | None:
+    start = trainer.identity["student"]["start"]
+    return public_name(start) if start else None
+
+
+def public_name(name_or_path: str) -> str:
+    """A Hub id, with its revision if it has one, as it is; of anything else, which may be a path, the last part."""
+    return name_or_path if hub_id(name_or_path) else Path(name_or_path).name
+
+
+def hub_id(name_or_path: str) -> str | None:
+    """The id of `id` or `id@revision`; `None` of a folder, and of what cannot be an id, even if no such folder exists."""
+    name = name_or_path.partition("@")[0]
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return None
+    return None if Path(name_or_path).exists() or Path(name).exists() else name
