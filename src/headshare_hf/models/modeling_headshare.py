@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
@@ -87,16 +88,22 @@ class HeadSharePreTrainedModel(PreTrainedModel):
         As `PreTrainedModel.from_pretrained`, but a checkpoint must hold exactly the tensors of the model.
 
         Raises:
-            ValueError: Names the tensors which are missing, unexpected or of another shape. transformers itself would
+            ValueError: A file is damaged; or names the tensors which are missing, unexpected or of another shape. transformers itself would
                 fill the gaps with random numbers and only log it.
         """
         wants_info = kwargs.pop("output_loading_info", False)
         # Only then transformers says which shapes differ; they are refused below.
         kwargs["ignore_mismatched_sizes"] = True
-        with _without_load_report():
-            model, info = cast(Any, super()).from_pretrained(
-                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
-            )
+        try:
+            with _without_load_report():
+                model, info = cast(Any, super()).from_pretrained(
+                    pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+                )
+        except SafetensorError as error:
+            raise ValueError(
+                f"a safetensors file of {pretrained_model_name_or_path} is damaged or cut off ({error}); save or download "
+                "it again"
+            ) from error
         model._load_rest(pretrained_model_name_or_path, info, kwargs)
         problems = [
             f"{kind.replace('_', ' ')}: {sorted(map(str, info[kind]))}" for kind in LOADING_PROBLEMS if info[kind]
