@@ -90,7 +90,7 @@ def test_an_error_ends_both_processes(root, two, tmp_path):
     """One that only the main process meets, and one in the share of the other."""
     save_model(tmp_path / "model", seed=1)
     done = _launch(TWO, WORKER, str(tmp_path / "model"), str(two), str(root / "faces.bin"))
-    assert done.returncode != 0 and "holds embeddings of something else: weights is" in done.stderr
+    assert done.returncode != 0 and "has the results of another model: its weights_sha256 is" in done.stderr
     people = write_people(tmp_path / "people")
     (people / "person3" / "person3_0001.png").write_bytes(b"no image")
     done = _launch(TWO, WORKER, str(root / "model"), str(tmp_path / "out"), str(people))
