@@ -223,11 +223,6 @@ def test_faces_are_aligned_and_normalized(with_images, processor):
     assert torch.equal(faces.__getitems__([4, 1])["pixel_values"], batch[[4, 1]])
 
 
-def test_flip_mirrors(with_images, processor):
-    plain, mirrored = (IjbImages(with_images, processor, flip=flip)[7]["pixel_values"] for flip in (False, True))
-    assert torch.equal(plain.flip(-1), mirrored) and not torch.equal(plain, mirrored)
-
-
 def test_refusals_of_images(with_images, processor):
     faces = IjbImages(with_images, processor)
     with pytest.raises(IndexError, match="index 160 is outside of 0 to 159"):

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch.utils.data import default_collate
 
+from .batched import BatchedImages
 from .cache import ImageCache, shared_bytes
 from .images import LabeledImages, LabeledSplit, as_images
 from .pixels import BatchPixels, ImageReader, RecipePixels, drop_corrupt, working_size
@@ -13,7 +14,7 @@ from .recipes import RecipeAugmentation
 from .transforms import BATCH_AUGMENTATIONS, BatchAugmentation, Normalizer
 
 
-class ImageClassificationDataset(torch.utils.data.Dataset):
+class ImageClassificationDataset(BatchedImages):
     """
     Images of one split, as an image processor prepares them, and augmented for training.
 
@@ -98,18 +99,8 @@ class ImageClassificationDataset(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"index {index} is outside of 0 to {len(self) - 1}")
-        return {name: values[0] for name, values in self.__getitems__([index]).items()}
-
     def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
-        """
-        A whole batch. PyTorch's data loader calls this where it exists; pair it with [`collate`].
-
-        Args:
-            indices (`Sequence[int]`): Which images.
-        """
+        """See [`BatchedImages`]."""
         rows = torch.as_tensor(indices, dtype=torch.int64)
         pixels = self._pixels(rows, int(self._epoch))
         batch = {"pixel_values": self._normalize(pixels), "labels": self.labels[rows]}

@@ -6,13 +6,14 @@ from typing import Any
 import torch
 
 from .alignment import align_faces, face_template
+from .batched import BatchedImages
 from .decoding import decode_in_set
 from .ijb import IjbProtocol
 from .pixels import prepare_images, working_size
 from .transforms import Normalizer
 
 
-class IjbImages(torch.utils.data.Dataset):
+class IjbImages(BatchedImages):
     """
     Images of an [`IjbProtocol`] in its order, aligned; a batch is `{"pixel_values": float32 (batch_size, num_channels,
     height, width)}`.
@@ -20,9 +21,6 @@ class IjbImages(torch.utils.data.Dataset):
     Args:
         protocol ([`IjbProtocol`]): Its `loose_crop/` has the images, its landmarks say where the face is.
         processor (`Any`): An image processor of the size that faces are aligned to, a square or 112x96.
-        flip (`bool`, *optional*, defaults to `False`):
-            Mirror faces left to right. Who wants both views of a face saves decoding it twice by
-            `pixel_values.flip(-1)`, which is the same.
 
     Raises:
         FileNotFoundError: There is no folder `loose_crop`.
@@ -30,7 +28,7 @@ class IjbImages(torch.utils.data.Dataset):
         CorruptImageError: When an image is read that cannot be decoded; names protocol, image and file.
     """
 
-    def __init__(self, protocol: IjbProtocol, processor: Any, *, flip: bool = False) -> None:
+    def __init__(self, protocol: IjbProtocol, processor: Any) -> None:
         self._size = working_size(processor)
         face_template(self._size)  # Refuses sizes without a template before the first batch.
         self._folder = protocol.folder / "loose_crop"
@@ -39,24 +37,14 @@ class IjbImages(torch.utils.data.Dataset):
                 f"{self._folder} does not exist; it has the images of {protocol.name}, which only stored features can "
                 "do without"
             )
-        self._protocol, self._processor, self._flip = protocol, processor, flip
+        self._protocol, self._processor = protocol, processor
         self._normalize = Normalizer(processor)
 
     def __len__(self) -> int:
         return self._protocol.num_images
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"index {index} is outside of 0 to {len(self) - 1}")
-        return {name: values[0] for name, values in self.__getitems__([index]).items()}
-
     def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
-        """
-        A whole batch. PyTorch's data loader calls this where it exists; pair it with [`collate`].
-
-        Args:
-            indices (`Sequence[int]`): Which images.
-        """
+        """See [`BatchedImages`]."""
         rows = [int(index) for index in indices]
         paths = [str(self._folder / self._protocol.image_names[row]) for row in rows]
         images = [
@@ -65,4 +53,4 @@ class IjbImages(torch.utils.data.Dataset):
         ]
         faces = align_faces(images, self._protocol.landmarks[rows], self._size)
         pixels = prepare_images(list(faces), self._processor, do_resize=False, do_center_crop=False)
-        return {"pixel_values": self._normalize(pixels.flip(-1) if self._flip else pixels)}
+        return {"pixel_values": self._normalize(pixels)}

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from .batched import BatchedImages
 from .decoding import decode_in_set
 from .image_folder import IMAGE_SUFFIXES
 from .labels import LABEL_NAMES, find_image_column
@@ -76,17 +77,14 @@ class VerificationSet:
     def __len__(self) -> int:
         return len(self.is_same)
 
-    def dataset(self, processor: Any, *, flip: bool = False) -> "VerificationImages":
+    def dataset(self, processor: Any) -> "VerificationImages":
         """
-        The images, each once, as a network reads them.
+        The images, each once, as a network reads them. Mirrored, they are `pixel_values.flip(-1)`.
 
         Args:
             processor (`Any`): An image processor, e.g. [`HeadShareImageProcessor`].
-            flip (`bool`, *optional*, defaults to `False`):
-                Mirror them left to right. Who wants both views of an image saves decoding it twice by
-                `pixel_values.flip(-1)`, which is the same.
         """
-        return VerificationImages(self.images, self.name, processor, flip=flip)
+        return VerificationImages(self.images, self.name, processor)
 
     def _check_lengths(self) -> None:
         lengths = {
@@ -111,7 +109,7 @@ class VerificationSet:
                 )
 
 
-class VerificationImages(torch.utils.data.Dataset):
+class VerificationImages(BatchedImages):
     """
     Images of a [`VerificationSet`]; a batch is `{"pixel_values": float32 (batch_size, num_channels, height, width)}`.
 
@@ -119,36 +117,24 @@ class VerificationImages(torch.utils.data.Dataset):
         images (`Sequence[dict]`): Undecoded images, `{"bytes": bytes or None, "path": str or None}`.
         name (`str`): Name of the set, for messages.
         processor (`Any`): An image processor; it resizes images of another size, and sees to the channels.
-        flip (`bool`, *optional*, defaults to `False`): Whether to mirror left to right.
 
     Raises:
         ValueError: The processor leaves images at different sizes.
         CorruptImageError: When an image is read that cannot be decoded; names set, image and file.
     """
 
-    def __init__(self, images: Sequence[dict[str, Any]], name: str, processor: Any, *, flip: bool = False) -> None:
+    def __init__(self, images: Sequence[dict[str, Any]], name: str, processor: Any) -> None:
         working_size(processor)
-        self._images, self._name, self._processor, self._flip = images, name, processor, flip
+        self._images, self._name, self._processor = images, name, processor
         self._normalize = Normalizer(processor)
 
     def __len__(self) -> int:
         return len(self._images)
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"index {index} is outside of 0 to {len(self) - 1}")
-        return {name: values[0] for name, values in self.__getitems__([index]).items()}
-
     def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
-        """
-        A whole batch. PyTorch's data loader calls this where it exists; pair it with [`collate`].
-
-        Args:
-            indices (`Sequence[int]`): Which images.
-        """
+        """See [`BatchedImages`]."""
         images = [decode_in_set(self._images[index], self._name, index) for index in map(int, indices)]
-        pixels = prepare_images(images, self._processor)
-        return {"pixel_values": self._normalize(pixels.flip(-1) if self._flip else pixels)}
+        return {"pixel_values": self._normalize(prepare_images(images, self._processor))}
 
 
 def load_verification_set(

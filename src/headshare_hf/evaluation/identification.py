@@ -8,9 +8,9 @@ import torch
 from tqdm.auto import tqdm
 
 from ..data.ijb import IjbIdentification, IjbProtocol
+from .arrays import to_array
 from .ijb_bootstrap import percentile_interval
 from .ijb_templates import pool_templates
-from .verification import to_array
 
 
 RANKS = (1, 5, 10)

@@ -3,7 +3,8 @@
 from typing import Any
 
 import numpy as np
-import torch
+
+from .arrays import to_array
 
 
 FAR_RULES = ("nearest", "at_most")
@@ -55,7 +56,7 @@ class Roc:
             TypeError: The scores are not floating, or `is_same` is not `bool`.
             ValueError: The shapes do not fit, a score is not finite, or a class has no pair.
         """
-        values, same = _scores_array(scores), _numpy(is_same)
+        values, same = _scores_array(scores), to_array(is_same)
         if same.dtype != np.bool_:
             raise TypeError(f"`is_same` has dtype {same.dtype}; expected bool: give `labels == 1`")
         if values.ndim != 1 or same.shape != values.shape:
@@ -220,15 +221,8 @@ class Roc:
         return float(min(lowest_impostor, lowest_genuine))
 
 
-def _numpy(values: Any) -> np.ndarray:
-    if not isinstance(values, torch.Tensor):
-        return np.asarray(values)
-    values = values.detach().cpu()
-    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
-
-
 def _scores_array(scores: Any) -> np.ndarray:
-    values = _numpy(scores)
+    values = to_array(scores)
     if not np.issubdtype(values.dtype, np.floating):
         raise TypeError(f"`scores` have dtype {values.dtype}; expected a floating one")
     return values.astype(np.float32) if values.dtype == np.float16 else values

@@ -20,7 +20,7 @@ from .result_files import read_earlier_sets, write_results
 from .roc import Roc
 from .run_options import VerificationOptions
 from .thresholds import check_can_calibrate, store_thresholds
-from .verification import add_flipped, verify_pairs
+from .verification import one_view, verify_pairs
 
 
 class _Run:
@@ -140,8 +140,7 @@ def _add_pairs(run: _Run, pairs: VerificationSet) -> None:
     options, embeddings = run.options, run.embed(pairs.name, pairs.dataset)
 
     def evaluate() -> tuple[dict[str, Any], Roc]:
-        width = embeddings.shape[1] // 2
-        rows = add_flipped(embeddings[:, :width], embeddings[:, width:]) if options.flip else embeddings
+        rows = one_view(embeddings, bool(options.flip))
         result = verify_pairs(rows[pairs.index_a], rows[pairs.index_b], pairs.is_same, pairs.folds, PAIR_FARS)
         return pairs_record(pairs, result, options, rows.shape[1]), result.roc
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..data.pair_lists import contiguous_folds, default_folds
+from .arrays import to_array
 from .cross_validation import cross_validate
 from .roc import FAR_RULES, Roc
 
@@ -170,18 +170,22 @@ def add_flipped(embeddings: Any, embeddings_flipped: Any) -> np.ndarray:
     return _unit(plain + flipped, "the sum of both")
 
 
+def one_view(embeddings: np.ndarray, flip: bool) -> np.ndarray:
+    """
+    What [`extract_embeddings`] returned, with one embedding an image: with `flip`, [`add_flipped`] of both halves.
+
+    Args:
+        embeddings (`np.ndarray` of shape `(num_images, embedding_size)`): Twice as wide with `flip`.
+        flip (`bool`): Whether the right half is of the mirrored images.
+    """
+    width = embeddings.shape[1] // 2
+    return add_flipped(embeddings[:, :width], embeddings[:, width:]) if flip else embeddings
+
+
 def tar_key(far: float, rule: str) -> str:
     """The name of a TAR among the results: `tar@far=1e-3/at_most`."""
     mantissa, exponent = f"{far:e}".split("e")
     return f"tar@far={float(mantissa):g}e{int(exponent)}/{rule}"
-
-
-def to_array(values: Any) -> np.ndarray:
-    """A tensor on any device, or anything else that NumPy understands, as an array."""
-    if not isinstance(values, torch.Tensor):
-        return np.asarray(values)
-    values = values.detach().cpu()
-    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
 def _tar_table(roc: Roc, far_targets: Sequence[float]) -> tuple[dict[str, float | None], list[str]]:

@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from .arrays import to_array
 from .plots import COLORS, LINES, TEXT, _check_not_empty, _figure, _save, _title
 from .roc import Roc
-from .verification import to_array
 
 
 _NORMAL = NormalDist()

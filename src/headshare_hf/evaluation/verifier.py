@@ -9,7 +9,7 @@ from torch import nn
 
 from ..data.verification_set import VerificationSet
 from .extraction import extract_embeddings
-from .verification import VerificationResult, add_flipped, verify_pairs
+from .verification import VerificationResult, one_view, verify_pairs
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +66,8 @@ class Verifier:
         )
         if embeddings is None:
             return None
-        if self.flip:
-            width = embeddings.shape[1] // 2
-            embeddings = add_flipped(embeddings[:, :width], embeddings[:, width:])
-        return verify_pairs(
-            embeddings[pairs.index_a], embeddings[pairs.index_b], pairs.is_same, pairs.folds, self.far_targets
-        )
+        rows = one_view(embeddings, self.flip)
+        return verify_pairs(rows[pairs.index_a], rows[pairs.index_b], pairs.is_same, pairs.folds, self.far_targets)
 
 
 def verification_metrics(results: dict[str, VerificationResult]) -> dict[str, float]:

@@ -112,7 +112,7 @@ class HeadSharePreTrainedModel(PreTrainedModel):
             raise ValueError(
                 f"{pretrained_model_name_or_path} does not fit {cls.__name__} with backbone "
                 f"{model.config.backbone!r}: {'; '.join(problems)}. Load it with the class and configuration that it "
-                "was saved from, or convert it with `headshare_hf.hub.convert_state_dict`."
+                "was saved from, or convert it with `python -m headshare_hf.hub.convert`."
             )
         _align(model)
         # transformers makes every tensor that it has read trainable.

@@ -79,9 +79,6 @@ class DistillationTrainer(PublishingTrainer):
             raise ValueError("`compute_loss_func` has no effect: the loss is that of the method")
         check_run(model, teacher, args, train_dataset, eval_dataset)
         resolve_softening(args, model, teacher)
-        if getattr(cast(Any, model).config, "verification_thresholds", None) is not None:
-            # They were measured on the embeddings that training is about to change.
-            cast(Any, model).config.verification_thresholds = None
         self._prepare_heads(model, teacher, args, shared_head_from)
         self.identity = run_identity(model, teacher, shared_head_from, args, (train_dataset, eval_dataset))
         self.objective: DistillationObjective = DistillationObjective(
@@ -107,15 +104,10 @@ class DistillationTrainer(PublishingTrainer):
         self.model_accepts_loss_kwargs = False
         self.label_names = ["labels"]
         self.add_callback(EpochSeedCallback())
-        self.verifier = verifier
-        if verifier is not None:
-            check_identities(verifier, train_dataset)
-            self.add_callback(VerificationCallback(self))
+        self._watch(verifier, model, train_dataset)
         self.teacher = self._freeze_teacher(teacher, processing_class, teacher_processing_class)
         if args.channels_last:
-            for module in (trained, teacher):
-                if module is not None:
-                    module.to(memory_format=torch.channels_last)
+            nn.ModuleList(filter(None, (trained, teacher))).to(memory_format=torch.channels_last)
 
     @staticmethod
     def _prepare_heads(
@@ -127,6 +119,15 @@ class DistillationTrainer(PublishingTrainer):
             share_head(shared_head_from, model, freeze=True)
         elif args.student_head != "own" and teacher is not None:
             share_head(teacher, model, freeze=args.student_head == "teacher_frozen")
+
+    def _watch(self, verifier: Verifier | None, model: Any, train_dataset: Any) -> None:
+        self.verifier = verifier
+        if getattr(model.config, "verification_thresholds", None) is not None:
+            # They were measured on the embeddings that training is about to change.
+            model.config.verification_thresholds = None
+        if verifier is not None:
+            check_identities(verifier, train_dataset)
+            self.add_callback(VerificationCallback(self))
 
     def _refuse_backends(self) -> None:
         if self.args.n_gpu > 1:

@@ -10,7 +10,6 @@ from headshare_hf.evaluation import batch_metric
 from headshare_hf.evaluation.ijb import IJB_FARS, roc_metrics
 from headshare_hf.evaluation.ijb_citations import IJBC_CITATION
 from headshare_hf.evaluation.roc import Roc
-from headshare_hf.evaluation.verification import to_array
 
 
 DESCRIPTION = "True accept rate (TAR) of pairs at low false accept rates (FAR) by two rules, AUC and equal error rate."
@@ -25,7 +24,7 @@ Returns:
 """
 
 
-class IjbVerification(batch_metric.BatchMetric):
+class IjbVerification(batch_metric.PairMetric):
     """
     TAR at FAR, AUC and EER of pairs. Similarities are kept in memory, in their own dtype.
 
@@ -47,18 +46,6 @@ class IjbVerification(batch_metric.BatchMetric):
                 {"predictions": datasets.Value("float64"), "references": datasets.Value("int64")}
             ),
         )
-
-    def reduce(self, predictions: Any, references: Any) -> tuple[Any, Any]:
-        """Checks a batch of pairs."""
-        scores, labels = to_array(predictions), to_array(references)
-        if scores.ndim != 1 or labels.shape != scores.shape:
-            raise ValueError(
-                f"{self.name} needs one similarity and one label for each pair; there are predictions of shape "
-                f"{scores.shape} and references of shape {labels.shape}"
-            )
-        if ((labels != 0) & (labels != 1)).any():
-            raise ValueError(f"references of {self.name} are 1 for one person and 0 for two; there are others")
-        return scores, labels == 1
 
     def finish(self, predictions: Any, references: Any) -> dict[str, float]:
         """The numbers of all pairs."""

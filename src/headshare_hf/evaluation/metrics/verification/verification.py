@@ -4,9 +4,10 @@ from typing import Any
 
 import datasets
 import evaluate
-import numpy as np
 
-from headshare_hf.evaluation.verification import to_array, verify_similarities
+# The module and not the class: `evaluate` takes the first metric class in this namespace for the metric.
+from headshare_hf.evaluation import batch_metric
+from headshare_hf.evaluation.verification import verify_similarities
 
 
 CITATION = """\
@@ -33,28 +34,21 @@ Returns:
 """
 
 
-class Verification(evaluate.Metric):
+class Verification(batch_metric.PairMetric):
     """
-    Accuracy, TAR at FAR, AUC and EER of pairs. Similarities are kept in memory, eight bytes a pair.
+    Accuracy, TAR at FAR, AUC and EER of pairs. Similarities are kept in memory, in their own dtype.
 
     Args:
         far_targets (`tuple[float, ...]`, *optional*, defaults to `(1e-3, 1e-4)`): At which FAR to read the TAR.
         kwargs: Arguments of `evaluate.Metric`.
-
-    Raises:
-        ValueError: `num_process` is not 1; the folds need all pairs in their order.
     """
 
+    unit = "pairs"
+    one_process = "the folds need all pairs in their order"
+
     def __init__(self, far_targets: tuple[float, ...] = (1e-3, 1e-4), **kwargs: Any) -> None:
-        if kwargs.get("num_process", 1) != 1:
-            raise ValueError(
-                f"`num_process` is {kwargs['num_process']}, but the folds need all pairs in their order; gather them "
-                "first, as `accelerate.Accelerator.gather_for_metrics` does, and load the metric with `num_process=1`"
-            )
         super().__init__(**kwargs)
         self.far_targets = tuple(far_targets)
-        self._similarities: list[np.ndarray] = []
-        self._is_same: list[np.ndarray] = []
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
@@ -66,44 +60,6 @@ class Verification(evaluate.Metric):
             ),
         )
 
-    def add(self, *, prediction: Any = None, reference: Any = None) -> None:
-        """Adds one pair; see `add_batch`."""
-        if prediction is None or reference is None:
-            raise ValueError(f"{self.name} needs both `prediction` and `reference`")
-        self.add_batch(predictions=[prediction], references=[reference])
-
-    def add_batch(self, *, predictions: Any = None, references: Any = None) -> None:
-        """
-        Adds pairs.
-
-        Raises:
-            ValueError: One of the two is missing, the lengths differ, or a reference is neither 0 nor 1.
-        """
-        if predictions is None or references is None:
-            raise ValueError(f"{self.name} needs both `predictions` and `references`")
-        similarities = to_array(predictions).astype(np.float64)
-        labels = to_array(references)
-        if similarities.ndim != 1 or labels.shape != similarities.shape:
-            raise ValueError(
-                f"{self.name} needs one similarity and one label for each pair; there are predictions of shape "
-                f"{similarities.shape} and references of shape {labels.shape}"
-            )
-        if not np.isin(labels, (0, 1)).all():
-            raise ValueError(f"references of {self.name} are 1 for one person and 0 for two; there are others")
-        self._similarities.append(similarities)
-        self._is_same.append(labels == 1)
-
-    def compute(self, *, predictions: Any = None, references: Any = None) -> dict[str, float | None]:
-        """
-        Adds a last batch if one is given, and returns the result of all pairs since the last call.
-
-        Raises:
-            ValueError: There was no batch, or `verify_similarities` refuses the pairs.
-        """
-        if predictions is not None or references is not None:
-            self.add_batch(predictions=predictions, references=references)
-        if not self._similarities:
-            raise ValueError(f"{self.name} has no pairs; call `add_batch` before, or give them to `compute`")
-        similarities, is_same = np.concatenate(self._similarities), np.concatenate(self._is_same)
-        self._similarities, self._is_same = [], []
-        return verify_similarities(similarities, is_same, far_targets=self.far_targets).metrics()
+    def finish(self, predictions: Any, references: Any) -> dict[str, Any]:
+        """The numbers of all pairs."""
+        return verify_similarities(predictions, references, far_targets=self.far_targets).metrics()
