@@ -1,6 +1,5 @@
 """The sum of the loss parts, each computed only where its weight asks for it."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TypeVar
 
@@ -8,9 +7,8 @@ import torch
 from torch import nn
 
 from ..models import CosineHead
-from .cross_entropy import cross_entropy
 from .embedding import DISTANCES, embedding_loss
-from .kd import kd_loss
+from .scores import Scores
 
 
 _T = TypeVar("_T")
@@ -87,26 +85,20 @@ class ObjectiveInputs:
 
     Attributes:
         labels (`torch.Tensor` of shape `(batch_size,)`): Class numbers.
-        logits (`torch.Tensor` of shape `(batch_size, num_labels)`): The student's own head.
-        own_head (`nn.Module`): That head, asked for its margin and its scale only.
-        own_embeddings (`torch.Tensor` of shape `(batch_size, own_size)`): What that head read.
+        own ([`Scores`]): Of the student's own head.
+        teacher ([`Scores`]): Of the teacher.
+        teacher_head ([`Scores`]): Of the teacher's head on the student's embedding.
         embeddings (`torch.Tensor` of shape `(batch_size, embedding_size)`):
             The student's embedding as the teacher's head reads it, after a projector if there is one.
-        teacher_logits (`torch.Tensor` of shape `(batch_size, num_labels)`): The teacher's output.
         teacher_embeddings (`torch.Tensor` of shape `(batch_size, embedding_size)`): The teacher's embedding.
-        teacher_head (`Callable`): The teacher's classifier, as a function.
-        teacher_classifier (`nn.Module`): The teacher's classifier, asked for its margin and its scale only.
     """
 
     labels: torch.Tensor
-    logits: torch.Tensor
-    own_head: nn.Module | None = None
-    own_embeddings: torch.Tensor | None = None
+    own: Scores | None = None
+    teacher: Scores | None = None
+    teacher_head: Scores | None = None
     embeddings: torch.Tensor | None = None
-    teacher_logits: torch.Tensor | None = None
     teacher_embeddings: torch.Tensor | None = None
-    teacher_head: Callable[[torch.Tensor], torch.Tensor] | None = None
-    teacher_classifier: nn.Module | None = None
 
 
 class DistillationObjective:
@@ -155,21 +147,22 @@ class DistillationObjective:
     def _parts(self, inputs: ObjectiveInputs) -> dict[str, torch.Tensor]:
         weights, parts = self.weights, {}
         if weights.ce:
-            logits = _with_margin(inputs.own_head, inputs.logits, inputs.labels, inputs.own_embeddings)
-            parts["ce"] = cross_entropy(logits, inputs.labels)
+            parts["ce"] = _given(inputs.own).cross_entropy(inputs.labels)
         if weights.kd:
-            parts["kd"] = self._kd(inputs.logits, inputs.own_head, inputs)
-        if weights.needs_teacher_head:
-            parts.update(self._teacher_head_parts(inputs))
+            parts["kd"] = self._divergence(_given(inputs.own), inputs.teacher)
+        if weights.teacher_head:
+            parts["teacher_head"] = self._divergence(_given(inputs.teacher_head), inputs.teacher)
+        if weights.teacher_head_ce:
+            parts["teacher_head_ce"] = _given(inputs.teacher_head).cross_entropy(inputs.labels)
         if weights.embedding:
             parts["embedding"] = embedding_loss(
                 _given(inputs.embeddings), _given(inputs.teacher_embeddings), self.embedding_distance
             )
         return parts
 
-    def _kd(self, logits: torch.Tensor, head: nn.Module | None, inputs: ObjectiveInputs) -> torch.Tensor:
-        temperatures = self._temperature(head), self._temperature(inputs.teacher_classifier)
-        return kd_loss(logits, _given(inputs.teacher_logits), *temperatures)
+    def _divergence(self, student: Scores, teacher: Scores | None) -> torch.Tensor:
+        teacher = _given(teacher)
+        return student.divergence(teacher, self._temperature(student.head), self._temperature(teacher.head))
 
     def _temperature(self, head: nn.Module | None) -> float:
         if self.kd_scale is None:
@@ -178,24 +171,8 @@ class DistillationObjective:
             raise ValueError(f"`kd_scale` needs cosine heads, not {type(head).__name__}; use `temperature`")
         return head.scale / self.kd_scale
 
-    def _teacher_head_parts(self, inputs: ObjectiveInputs) -> dict[str, torch.Tensor]:
-        logits = _given(inputs.teacher_head)(_given(inputs.embeddings))
-        parts = {}
-        if self.weights.teacher_head:
-            parts["teacher_head"] = self._kd(logits, inputs.teacher_classifier, inputs)
-        if self.weights.teacher_head_ce:
-            logits = _with_margin(inputs.teacher_classifier, logits, inputs.labels, inputs.embeddings)
-            parts["teacher_head_ce"] = cross_entropy(logits, inputs.labels)
-        return parts
-
-
-def _with_margin(
-    head: nn.Module | None, logits: torch.Tensor, labels: torch.Tensor, embeddings: torch.Tensor | None
-) -> torch.Tensor:
-    return head.margin_logits(logits, labels, _given(embeddings)) if isinstance(head, CosineHead) else logits
-
 
 def _given(value: _T | None) -> _T:
     if value is None:
-        raise ValueError("a loss part with a positive weight was not given the teacher's output that it needs")
+        raise ValueError("a loss part with a positive weight was not given the scores or embeddings that it needs")
     return value

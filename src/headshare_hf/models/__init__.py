@@ -8,7 +8,7 @@ from .configuration_headshare import HeadShareConfig
 from .heads import IGNORED_LABEL, CosineHead
 from .image_processing_headshare import HeadShareImageProcessor
 from .modeling_headshare import LOADING_PROBLEMS, HeadShareForImageClassification, HeadShareModel
-from .sharing import check_head_fits, check_label_maps, embedding_tap, find_classifier, share_head
+from .sharing import EmbeddingTap, check_head_fits, check_label_maps, embedding_tap, find_classifier, share_head
 
 
 AutoConfig.register("headshare", HeadShareConfig)
@@ -27,6 +27,7 @@ __all__ = [
     "IGNORED_LABEL",
     "LOADING_PROBLEMS",
     "CosineHead",
+    "EmbeddingTap",
     "HeadShareConfig",
     "HeadShareForImageClassification",
     "HeadShareImageProcessor",

@@ -1,6 +1,7 @@
 """The frozen teacher: feeding it what it was trained on, and running it."""
 
 import contextlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -188,8 +189,11 @@ class FrozenTeacher:
         """Logits `(batch_size, num_labels)` of the frozen classifier on anybody's embeddings; gradients pass through."""
         return self.classifier(embeddings.to(self._dtype))
 
-    def __call__(self, pixel_values: torch.Tensor) -> TeacherOutput:
-        """Runs the teacher on a batch `(batch_size, num_channels, height, width)` normalised for the student."""
+    def __call__(self, pixel_values: torch.Tensor, batch: Mapping[str, torch.Tensor] | None = None) -> TeacherOutput:
+        """
+        Runs the teacher on a batch `(batch_size, num_channels, height, width)` normalised for the student. The rest of
+        the `batch` is for teachers whose output is looked up.
+        """
         with torch.inference_mode(), self._autocast():
             images = self._adapter(pixel_values).to(self._dtype)
             output = self.model(pixel_values=images)

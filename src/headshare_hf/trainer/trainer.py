@@ -4,27 +4,26 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
-from accelerate.utils import broadcast
 from torch import nn
 
 from ..data import collate
-from ..evaluation import ClassificationMetrics, Verifier, verification_metrics
-from ..losses import DistillationObjective, ObjectiveInputs, cross_entropy
+from ..evaluation import ClassificationMetrics, Verifier
+from ..losses import DenseScores, DistillationObjective, ObjectiveInputs
 from ..models import embedding_tap, find_classifier, share_head
 from . import run_folder
-from .callbacks import EpochSeedCallback, VerificationCallback
-from .checks import check_identities, check_run
+from .callbacks import EpochSeedCallback
+from .checks import check_run
 from .config import DistillationConfig
+from .evaluating import EvaluatingTrainer
 from .identity import run_identity
 from .loading import load_teacher
 from .meter import LossMeter
-from .publishing import PublishingTrainer
 from .softening import DEFAULT_TEMPERATURE, resolve_softening
 from .student_module import may_have_margin, trained_module
 from .teacher import FrozenTeacher, InputAdapter, input_statistics, teacher_autocast
 
 
-class DistillationTrainer(PublishingTrainer):
+class DistillationTrainer(EvaluatingTrainer):
     """
     Trains an image classifier, alone or from a teacher, with any method of the table.
 
@@ -120,15 +119,6 @@ class DistillationTrainer(PublishingTrainer):
         elif args.student_head != "own" and teacher is not None:
             share_head(teacher, model, freeze=args.student_head == "teacher_frozen")
 
-    def _watch(self, verifier: Verifier | None, model: Any, train_dataset: Any) -> None:
-        self.verifier = verifier
-        if getattr(model.config, "verification_thresholds", None) is not None:
-            # They were measured on the embeddings that training is about to change.
-            model.config.verification_thresholds = None
-        if verifier is not None:
-            check_identities(verifier, train_dataset)
-            self.add_callback(VerificationCallback(self))
-
     def _refuse_backends(self) -> None:
         if self.args.n_gpu > 1:
             raise ValueError(
@@ -161,93 +151,31 @@ class DistillationTrainer(PublishingTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """The weighted sum of the loss parts, each a mean over the batch. See `transformers.Trainer.compute_loss`."""
-        pixel_values, labels = self._in_layout(inputs["pixel_values"]), inputs["labels"]
+        pixel_values = self._in_layout(inputs["pixel_values"])
         logits, own, shared = self._run_student(model, pixel_values)
-        batch = ObjectiveInputs(labels, logits, self._head, own, shared)
+        batch = ObjectiveInputs(inputs["labels"], own=DenseScores(logits, self._head, own), embeddings=shared)
         if self.teacher is not None:
-            batch.teacher_head, batch.teacher_classifier = self.teacher.head, self.teacher.shared_classifier
-            if self.objective.weights.needs_teacher_forward:
-                batch.teacher_logits, batch.teacher_embeddings = self.teacher(pixel_values)
+            self._ask_teacher(self.teacher, pixel_values, inputs, batch)
         parts = self.objective(batch)
         if model.training:
             self.meter.add(parts, self.state.global_step + 1)
         return (parts["loss"], {"logits": logits}) if return_outputs else parts["loss"]
 
-    def _in_layout(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        return pixel_values.contiguous(memory_format=torch.channels_last) if self.args.channels_last else pixel_values
-
-    def _run_student(self, model: nn.Module, pixel_values: torch.Tensor) -> tuple[torch.Tensor, Any, Any]:
-        """Logits, the embedding that the student's head read, and the one that the teacher's head reads."""
-        # Only the wrapped model may be called: DDP and autocast live in its forward.
-        output = model(pixel_values=pixel_values)
-        if not self._needs_embedding:
-            return output["logits"], None, None
-        embeddings = output["embeddings"] if self._tap is None else self._tap.take()
-        return output["logits"], embeddings, output.get("projected", embeddings)
-
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """See `transformers.Trainer.evaluation_loop`."""
-        if self.is_in_train:
-            # A loss that is not finite is named here, and not by the metrics that would meet its consequences.
-            self._check_finite()
-        self._share_statistics()
-        if isinstance(self.compute_metrics, ClassificationMetrics):
-            # An evaluation that was interrupted has left its counts.
-            self.compute_metrics.reset()
-        return super().evaluation_loop(*args, **kwargs)
-
-    def verify(self, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """
-        Scores the student's embeddings on the sets of `verifier` and logs the result.
-
-        Returns:
-            `dict[str, float]`: [`verification_metrics`] with the prefix; empty without a verifier, and in every process
-            but the main one.
-        """
-        if self.verifier is None:
-            return {}
-        self._share_statistics()
-        found = verification_metrics(self.verifier(self.student, self.accelerator))
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
-        if metrics:
-            self.log(metrics)
-        return metrics
-
-    def _share_statistics(self) -> None:
-        """
-        Gives every process the batch statistics of the first one, which are those that are saved. DDP does that at the
-        start of a training step only, so that after the last one each process would evaluate another network.
-        """
-        if self.args.world_size > 1:
-            for buffer in self.student.buffers():
-                broadcast(buffer, from_process=0)
-
-    def prediction_step(
+    def _ask_teacher(
         self,
-        model: nn.Module,
+        teacher: FrozenTeacher,
+        pixel_values: torch.Tensor,
         inputs: dict[str, torch.Tensor],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[torch.Tensor | None, Any, torch.Tensor | None]:
-        """
-        Evaluates the student alone: cross-entropy and logits of its own head. With `eval_teacher_head_weight`, the
-        predictions are a pair, the second being the log of the mixture p' = (1 - w) p + w p_TH of arXiv 2201.06945.
-        """
-        inputs = self._prepare_inputs(inputs)
-        labels = inputs.get("labels")
-        with torch.no_grad(), self.compute_loss_context_manager():
-            logits, _, embeddings = self._run_student(model, self._in_layout(inputs["pixel_values"]))
-            loss = None if labels is None else cross_entropy(logits, labels)
-            predictions: Any = logits.float()
-            if self.args.eval_teacher_head_weight and self.teacher is not None:
-                predictions = (predictions, self._mixture(predictions, self.teacher.head(embeddings).float()))
-        return loss, None if prediction_loss_only else predictions, labels
-
-    def _mixture(self, logits: torch.Tensor, teacher_head_logits: torch.Tensor) -> torch.Tensor:
-        weight = self.args.eval_teacher_head_weight
-        mixed = (1 - weight) * logits.softmax(dim=1) + weight * teacher_head_logits.softmax(dim=1)
-        # A probability that underflows must stay a number that can be ranked.
-        return mixed.clamp(min=torch.finfo(mixed.dtype).tiny).log()
+        batch: ObjectiveInputs,
+    ) -> None:
+        """Adds to `batch` what the method wants of the teacher."""
+        if self.objective.weights.needs_teacher_forward:
+            seen = teacher(pixel_values, inputs)
+            batch.teacher = DenseScores(seen.logits, teacher.shared_classifier)
+            batch.teacher_embeddings = seen.embeddings
+        if self.objective.weights.needs_teacher_head:
+            shared = cast(torch.Tensor, batch.embeddings)
+            batch.teacher_head = DenseScores(teacher.head(shared), teacher.shared_classifier, shared)
 
     # Optimizer
 

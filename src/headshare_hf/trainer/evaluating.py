@@ -1,0 +1,109 @@
+"""Running the student, and scoring it on images and on pairs of images."""
+
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast
+from torch import nn
+
+from ..evaluation import ClassificationMetrics, Verifier, verification_metrics
+from ..losses import cross_entropy
+from ..models import EmbeddingTap
+from .callbacks import VerificationCallback
+from .checks import check_identities
+from .publishing import PublishingTrainer
+from .teacher import FrozenTeacher
+
+
+class EvaluatingTrainer(PublishingTrainer):
+    """The part of [`DistillationTrainer`] that runs the student, in training and in evaluation, and scores it."""
+
+    teacher: FrozenTeacher | None
+    verifier: Verifier | None
+    _tap: EmbeddingTap | None
+    _needs_embedding: bool
+
+    def _watch(self, verifier: Verifier | None, model: Any, train_dataset: Any) -> None:
+        self.verifier = verifier
+        if getattr(model.config, "verification_thresholds", None) is not None:
+            # They were measured on the embeddings that training is about to change.
+            model.config.verification_thresholds = None
+        if verifier is not None:
+            check_identities(verifier, train_dataset)
+            self.add_callback(VerificationCallback(self))
+
+    def _in_layout(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return pixel_values.contiguous(memory_format=torch.channels_last) if self.args.channels_last else pixel_values
+
+    def _run_student(self, model: nn.Module, pixel_values: torch.Tensor) -> tuple[torch.Tensor, Any, Any]:
+        """Logits, the embedding that the student's head read, and the one that the teacher's head reads."""
+        # Only the wrapped model may be called: DDP and autocast live in its forward.
+        output = model(pixel_values=pixel_values)
+        if not self._needs_embedding:
+            return output["logits"], None, None
+        embeddings = output["embeddings"] if self._tap is None else self._tap.take()
+        return output["logits"], embeddings, output.get("projected", embeddings)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """See `transformers.Trainer.evaluation_loop`."""
+        if self.is_in_train:
+            # A loss that is not finite is named here, and not by the metrics that would meet its consequences.
+            self._check_finite()
+        self._share_statistics()
+        if isinstance(self.compute_metrics, ClassificationMetrics):
+            # An evaluation that was interrupted has left its counts.
+            self.compute_metrics.reset()
+        return super().evaluation_loop(*args, **kwargs)
+
+    def verify(self, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """
+        Scores the student's embeddings on the sets of `verifier` and logs the result.
+
+        Returns:
+            `dict[str, float]`: [`verification_metrics`] with the prefix; empty without a verifier, and in every process
+            but the main one.
+        """
+        if self.verifier is None:
+            return {}
+        self._share_statistics()
+        found = verification_metrics(self.verifier(self.student, self.accelerator))
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+        if metrics:
+            self.log(metrics)
+        return metrics
+
+    def _share_statistics(self) -> None:
+        """
+        Gives every process the batch statistics of the first one, which are those that are saved. DDP does that at the
+        start of a training step only, so that after the last one each process would evaluate another network.
+        """
+        if self.args.world_size > 1:
+            for buffer in self.student.buffers():
+                broadcast(buffer, from_process=0)
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[torch.Tensor | None, Any, torch.Tensor | None]:
+        """
+        Evaluates the student alone: cross-entropy and logits of its own head. With `eval_teacher_head_weight`, the
+        predictions are a pair, the second being the log of the mixture p' = (1 - w) p + w p_TH of arXiv 2201.06945.
+        """
+        inputs = self._prepare_inputs(inputs)
+        labels = inputs.get("labels")
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits, _, embeddings = self._run_student(model, self._in_layout(inputs["pixel_values"]))
+            loss = None if labels is None else cross_entropy(logits, labels)
+            predictions: Any = logits.float()
+            if self.args.eval_teacher_head_weight and self.teacher is not None:
+                predictions = (predictions, self._mixture(predictions, self.teacher.head(embeddings).float()))
+        return loss, None if prediction_loss_only else predictions, labels
+
+    def _mixture(self, logits: torch.Tensor, teacher_head_logits: torch.Tensor) -> torch.Tensor:
+        weight = self.args.eval_teacher_head_weight
+        mixed = (1 - weight) * logits.softmax(dim=1) + weight * teacher_head_logits.softmax(dim=1)
+        # A probability that underflows must stay a number that can be ranked.
+        return mixed.clamp(min=torch.finfo(mixed.dtype).tiny).log()
