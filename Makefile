@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 OUT ?= outputs/quickstart
 VERIFICATION_OUT ?= outputs/verification
 SEEDS ?= 1
+BENCH_OPTIONS ?=
 HUB ?= outputs/hub
 
-.PHONY: quickstart quickstart-verification demo docs hub test quality style clean
+.PHONY: quickstart quickstart-verification bench demo docs hub test quality style clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +23,10 @@ quickstart: $(VENV)/.installed
 ## Open-set verification of the embedded characters: a table of TAR at FAR, ROC curves, a MobileFaceNet that verifies.
 quickstart-verification: $(VENV)/.installed
 	$(BIN)/python examples/quickstart_verification.py --config examples/configs/quickstart_verification.yaml --output $(VERIFICATION_OUT) --seeds $(SEEDS)
+
+## Every claim about speed and memory, measured on this machine; BENCH_OPTIONS="--reference CHECKOUT" adds the authors' code.
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/run_all.py $(BENCH_OPTIONS)
 
 ## A page to try models: DEMO_MODELS, DEMO_TEACHER and DEMO_VERIFICATION_MODELS name Hub ids or folders.
 demo: $(VENV)/.installed

@@ -1,188 +1,129 @@
 """
-IJB-C at its full size, from files to the table of results: time and memory of every part, beside a version with loops.
+IJB-C at its full size: pooling, scores and TAR at FAR beside a version with loops, and the whole command.
 
-    python benchmarks/ijb.py                # everything: about two minutes on two cores, 3 GB of disk
-    python benchmarks/ijb.py --scale 0.02   # seconds
+    python benchmarks/ijb.py [--reference CHECKOUT_OF_insightface]   # 5 minutes on two cores, 3 GB of disk
+    python benchmarks/ijb.py --scale 0.02                            # half a minute
 
 The protocol is synthetic, of the published size and in the published formats; features are random but overlap as real
 ones do. The other version does what evaluation scripts commonly do: a loop over templates and media, scalar products of
-the pairs in blocks, and `roc_curve` of scikit-learn. Both run one after the other in the same process, and their TARs
-must be equal. Peak memory is read from /proc, on Linux, above what was there before each part.
+the pairs in blocks, `roc_curve` of scikit-learn and its point of the nearest FAR. It is slow and runs once, between runs
+of this package; the TARs must be the same to the last bit. Then the command that users call runs in a process of its own.
 """
 
 import argparse
+import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pandas as pd
-from sklearn.metrics import roc_auc_score, roc_curve
-from sklearn.preprocessing import normalize
-
-from headshare_hf.data import IjbIdentification, IjbProtocol
-from headshare_hf.evaluation import IJB_FARS, Roc, TemplateBootstrap, evaluate_identification, evaluate_ijb
-from headshare_hf.evaluation.ijb_templates import pool_templates, score_pairs
+from harness import Row, agree, parser, prepare, report
+from ijb_command import COMMANDS, run_command
+from ijb_sides import GROUPS, Loops, Package, Reference, Side, Times
 
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from ijb_files import ProtocolSize, write_protocol  # noqa: E402
 
 
-@dataclass
-class Parts:
-    """Seconds and peak MB of each part of one version."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    megabytes: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def measured(self, name: str) -> Iterator[None]:
-        """Measures what runs inside."""
-        Path("/proc/self/clear_refs").write_text("5")
-        before, start = _status("VmRSS"), time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - start
-        self.megabytes[name] = max(0.0, _status("VmHWM") - before)
-
-    def run(self, name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """The result of a function, measured."""
-        with self.measured(name):
-            return function(*arguments, **options)
+CHAIN = "pooling to TAR"
 
 
-def ours(folder: Path, features: np.ndarray, parts: Parts) -> dict[str, list[float]]:
-    """The evaluation of this package, part by part."""
-    protocol = parts.run("read", IjbProtocol.read, folder)
-    templates = parts.run("pool", pool_templates, features, protocol)
-    scores = parts.run("score", score_pairs, templates, protocol.pair_first, protocol.pair_second)
-    with parts.measured("roc"):
-        roc = Roc.from_scores(scores, protocol.is_same)
-        tars = {rule: [roc.tar_at_far(far, rule) for far in IJB_FARS] for rule in ("nearest", "at_most")}
-        tars["auc"] = [roc.auc]
-    return tars
+def measure(package: Side, other: Side, rounds: int, other_rounds: int) -> dict[str, list[Times]]:
+    """Times of both sides and of the control, round by round; the first round of this package does not count."""
+    package.run()
+    times: dict[str, list[Times]] = {"ours": [], "control": [], "other": []}
+    for number in range(rounds):
+        for kind in ("ours", "control") if number % 2 else ("control", "ours"):
+            times[kind].append(package.run())
+        if number < other_rounds:
+            times["other"].append(other.run())
+    return times
 
 
-def plain(folder: Path, features: np.ndarray, parts: Parts) -> dict[str, list[float]]:
-    """The same, with loops."""
-    images, pairs = parts.run("read", read_with_pandas, folder / "meta")
-    templates, ids = parts.run("pool", pool_with_loops, features, images)
-    scores = parts.run("score", score_in_blocks, templates, ids, pairs)
-    return parts.run("roc", roc_of_scikit_learn, scores, pairs[:, 2])
+def compared(times: dict[str, list[Times]]) -> tuple[list[Row], dict[str, dict[str, float]]]:
+    """A row for each part, with how much longer the other side takes; and what that is in seconds, and the control."""
+    rows, seconds, controls = [], {}, {}
+    for name, parts in GROUPS.items():
+        wall = {kind: [run.wall(parts) for run in runs] for kind, runs in times.items()}
+        cpu = {kind: [run.cpu(parts) for run in runs] for kind, runs in times.items()}
+        seconds[name], other_cpu = statistics.median(wall["other"]), statistics.median(cpu["other"])
+        controls[name] = statistics.median(wall["ours"]) / statistics.median(wall["control"])
+        rows.append(_row(name, wall["ours"], cpu["ours"], seconds[name], other_cpu))
+    return rows, {"other s": seconds, "control": controls}
 
 
-def read_with_pandas(meta: Path) -> tuple[pd.DataFrame, np.ndarray]:
-    """Columns name, template and media of the images, with the detector's score; and the pairs with their labels."""
-    images = pd.read_csv(meta / "ijbc_face_tid_mid.txt", sep=" ", header=None)
-    images["score"] = pd.read_csv(meta / "ijbc_name_5pts_score.txt", sep=" ", header=None)[11]
-    return images, pd.read_csv(meta / "ijbc_template_pair_label.txt", sep=" ", header=None).to_numpy()
+def check(package: Side, other: Side) -> dict[str, float]:
+    """The differences of both sides by part; the TARs may have none."""
+    tars = [agree(f"TAR, {rule}", package.tars[rule], other.tars[rule], 0) for rule in ("nearest", "at most")]
+    return {
+        "pooling": agree("features of templates", package.templates, other.templates, 1e-5),
+        "pair scores": agree("scores", package.scores, other.scores, 1e-5),
+        # The other side pools in float32.
+        "TAR at FAR": max(*tars, agree("AUC", package.tars["auc"], other.tars["auc"], 1e-8)),
+        CHAIN: max(tars),
+    }
 
 
-def pool_with_loops(features: np.ndarray, images: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """A loop over templates with a loop over media."""
-    half = features.shape[1] // 2
-    values = features[:, :half] + features[:, half:]
-    values = values * images["score"].to_numpy(np.float32)[:, None]
-    templates, media = images[1].to_numpy(), images[2].to_numpy()
-    ids = np.unique(templates)
-    pooled = np.zeros((len(ids), half))
-    for row, template in enumerate(ids):
-        inside = np.flatnonzero(templates == template)
-        for medium in np.unique(media[inside]):
-            pooled[row] += values[inside[media[inside] == medium]].mean(axis=0)
-    return normalize(pooled), ids
+def parts_table(folder: Path, arguments: argparse.Namespace) -> None:
+    """Both sides, part by part."""
+    other: Side = Loops(folder) if arguments.reference is None else Reference(folder, arguments.reference)
+    package = Package(folder)
+    times = measure(package, other, arguments.rounds, arguments.other_rounds)
+    agreement = check(package, other)
+    rows, columns = compared(times)
+    notes = [
+        f"other side: {other.name}, {len(times['other'])} of {arguments.rounds} rounds; control: this package against itself",
+        f"TAR at FAR 1e-6, ..., 1e-1, nearest point: {', '.join(f'{tar:.4%}' for tar in package.tars['nearest'])}",
+    ]
+    title = f"IJB-C, {package.size()}: seconds of this package, and how often the other side takes as long"
+    report("ijb", title, rows, agreement, {CHAIN: 20}, arguments, notes, columns)
 
 
-def score_in_blocks(templates: np.ndarray, ids: np.ndarray, pairs: np.ndarray, block: int = 100_000) -> np.ndarray:
-    """One scalar product a pair."""
-    row = np.zeros(ids.max() + 1, dtype=np.int64)
-    row[ids] = np.arange(len(ids))
-    scores = np.zeros(len(pairs))
-    for start in range(0, len(pairs), block):
-        part = pairs[start : start + block]
-        scores[start : start + block] = (templates[row[part[:, 0]]] * templates[row[part[:, 1]]]).sum(axis=1)
-    return scores
+def command_table(folder: Path, arguments: argparse.Namespace) -> None:
+    """The command as users call it, from files to tables and curves."""
+    runs = {
+        name: [run_command(folder, more) for _ in range(arguments.command_rounds)] for name, more in COMMANDS.items()
+    }
+    base = next(iter(runs.values()))
+    wall, cpu = (statistics.median(getattr(run, kind) for run in base) for kind in ("wall", "cpu"))
+    rows = [
+        _row(name, [run.wall for run in found], [run.cpu for run in found], wall, cpu) for name, found in runs.items()
+    ]
+    columns = {
+        "cpu s": {name: statistics.median(run.cpu for run in found) for name, found in runs.items()},
+        "peak MB": {name: max(run.peak_mb for run in found) for name, found in runs.items()},
+    }
+    title = "examples/run_verification.py on the files of IJB-C, with stored features, from start to end"
+    notes = ["aimed at: 30 s and 4,000 MB on two cores", "ratio: to the first row"]
+    report("ijb_command", title, rows, {}, {}, arguments, notes, columns)
 
 
-def roc_of_scikit_learn(scores: np.ndarray, labels: np.ndarray) -> dict[str, list[float]]:
-    """TAR by both rules, and the area."""
-    fars, tars, _ = roc_curve(labels, scores)
-    # From the end, so that of points at the same distance that of larger FAR, and of larger TAR, is first.
-    fars, tars = fars[::-1], tars[::-1]
-    nearest = [float(tars[np.argmin(np.abs(fars - far))]) for far in IJB_FARS]
-    at_most = [float(tars[fars <= far].max()) for far in IJB_FARS]
-    return {"nearest": nearest, "at_most": at_most, "auc": [roc_auc_score(labels, scores)]}
-
-
-def further(folder: Path, features: np.ndarray) -> None:
-    """What the plain version has no counterpart of."""
-    parts = Parts()
-    protocol = IjbProtocol.read(folder)
-    result = parts.run("evaluate_ijb, no intervals", evaluate_ijb, features, protocol, num_resamples=0)
-    with parts.measured("200 bootstrap draws"):
-        bootstrap = TemplateBootstrap(
-            protocol.pair_first, protocol.pair_second, protocol.is_same, protocol.num_templates, 200, seed=0
-        )
-        draws = bootstrap.tar_at_most(result.scores, IJB_FARS)
-    files = parts.run("read 1:N files", IjbIdentification.read, protocol)
-    rates = parts.run("1:N evaluation", evaluate_identification, features, protocol, files)
-    for name, seconds in parts.seconds.items():
-        print(f"{name:28s} {seconds:8.2f} s {parts.megabytes[name]:8.0f} MB")
-    for far, values in zip(IJB_FARS, draws.T, strict=True):
-        low, high = np.quantile(values, [0.025, 0.975])
-        print(f"TAR at FAR {far:g} (at_most): {result.roc.tar_at_far(far, 'at_most'):.5f} [{low:.5f}, {high:.5f}]")
-    print("1:N:", {name: {key: round(value, 5) for key, value in part.items()} for name, part in rates.items()})
-
-
-def _status(key: str) -> float:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
-    return int(line.split()[1]) / 1024
-
-
-def _table(mine: Parts, other: Parts) -> None:
-    print(f"{'part':8s} {'this package':>22s} {'loops':>22s} {'ratio':>8s}")
-    for name, seconds in mine.seconds.items():
-        row = (
-            f"{seconds:8.2f} s {mine.megabytes[name]:8.0f} MB",
-            f"{other.seconds[name]:8.2f} s {other.megabytes[name]:8.0f} MB",
-        )
-        print(f"{name:8s} {row[0]:>22s} {row[1]:>22s} {other.seconds[name] / seconds:7.1f}x")
-    total, loops = sum(mine.seconds.values()), sum(other.seconds.values())
-    print(f"{'whole':8s} {total:19.2f} s   {loops:19.2f} s   {loops / total:7.1f}x")
-
-
-def _compare(folder: Path, size: ProtocolSize) -> None:
-    features = np.load(folder / "features.npy", mmap_mode="r")
-    print(f"{size.images} images, {size.templates} templates, {size.pairs} pairs, {size.genuine} of them genuine")
-    mine, other = Parts(), Parts()
-    found, expected = ours(folder, features, mine), plain(folder, features, other)
-    _table(mine, other)
-    for rule in ("nearest", "at_most"):
-        difference = np.abs(np.subtract(found[rule], expected[rule])).max()
-        print(f"TAR {rule:8s} {[round(tar, 6) for tar in found[rule]]}  largest difference {difference}")
-    print(f"AUC {found['auc'][0]:.12f}  difference {abs(found['auc'][0] - expected['auc'][0]):.1e}")
-    if any(found[rule] != expected[rule] for rule in ("nearest", "at_most")):
-        raise SystemExit("the TARs differ")
-    further(folder, features)
+def _row(name: str, wall: list[float], cpu: list[float], other_wall: float, other_cpu: float) -> Row:
+    ratios = [other_wall / seconds for seconds in wall]
+    low, _, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+    cpu_ratio = statistics.median(other_cpu / max(seconds, 1e-9) for seconds in cpu)
+    median, ratio = statistics.median(wall), statistics.median(ratios)
+    return Row(name, median, min(wall), max(wall), ratio, low, high, cpu_ratio)
 
 
 def main() -> None:
     """Writes the protocol where there is none, and compares."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the templates")
-    parser.add_argument("--folder", type=Path, help="where to write the files and keep them; temporary otherwise")
-    arguments = parser.parse_args()
-    size = ProtocolSize() if arguments.scale == 1 else ProtocolSize().scaled(arguments.scale)
+    options = parser(__doc__)
+    options.set_defaults(rounds=5)
+    options.add_argument("--other-rounds", type=int, default=1, help="how often the slow side is measured")
+    options.add_argument("--command-rounds", type=int, default=1, help="how often each command is measured")
+    options.add_argument("--scale", type=float, default=1.0, help="share of the templates")
+    options.add_argument("--folder", type=Path, help="where to write the files and keep them; temporary otherwise")
+    arguments = options.parse_args()
+    prepare(arguments)
+    scale = 0.005 if arguments.quick else arguments.scale
+    size = ProtocolSize() if scale == 1 else ProtocolSize().scaled(scale)
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         if not (folder / "features.npy").exists():
             write_protocol(folder, size)
-        _compare(folder, size)
+        parts_table(folder, arguments)
+        command_table(folder, arguments)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Short finished runs that tests publish."""
+"""Short finished runs and models that tests publish."""
 
 from huggingface_hub import HfApi
 from toys import ToyImages, arguments, resnet
@@ -10,6 +10,7 @@ from headshare_hf.trainer.card import describe_run
 
 
 FACE = {"head_type": "arcface", "head_scale": 16.0, "head_margin": 0.3}
+CARD = "---\nlicense: mit\n---\n\nA test.\n"
 DATASET = CardDataset("Colors", "local/colors", "made for a test", {"train": 48, "test": 20})
 
 
@@ -31,6 +32,12 @@ def finish(made: DistillationTrainer) -> DistillationTrainer:
     made.card = describe_run(made, DATASET, results)
     made.create_model_card()
     return made
+
+
+def push(model, repo_id: str, **options):
+    """A model, published with an image processor and the smallest card."""
+    processor = HeadShareImageProcessor(size={"height": 16, "width": 16})
+    return model.push_to_hub(repo_id, **{"image_processor": processor, "card": CARD, **options})
 
 
 def num_commits(repo_id: str, revision: str | None = None) -> int:

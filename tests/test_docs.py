@@ -59,6 +59,11 @@ def test_recipe_and_conversion_commands_are_understood(monkeypatch):
     assert recipes
     for command in recipes:
         parse_recipe([*command[command.index("examples/run_distill.py") + 1 :], "--training.use_cpu", "true"])
+    scales = [command for command in _commands(FACES) if "examples/kd_scale.py" in command]
+    assert scales
+    for command in scales:
+        options = command[command.index("examples/kd_scale.py") + 1 : command.index("--scales")]
+        assert parse_recipe([*options, "--training.use_cpu", "true"]).teacher is not None
     conversions = [command for command in _commands(FACES) if "headshare_hf.data.convert" in command]
     module = sys.modules[convert.__module__]
     called: list[tuple] = []

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import headshare_hf
 from headshare_hf.trainer import METHODS
@@ -52,6 +53,52 @@ def omniglot() -> str:
     return markdown(headings, [_accuracy_row(name, values, stored["accuracy"]["KD"]) for name, values in rows])
 
 
+def benchmarks() -> str:
+    """What `make bench` measured last, a table a comparison."""
+    stored = json.loads((RESULTS / "benchmarks.json").read_text(encoding="utf-8"))
+    return "\n\n".join(_comparison(table) for name, table in stored["tables"].items() if "rows" in table)
+
+
+def growth() -> str:
+    """Exponents of time of `benchmarks/growth.py`."""
+    stored = json.loads((RESULTS / "benchmarks.json").read_text(encoding="utf-8"))["tables"]["growth"]
+    rows = []
+    for sweep, forms in stored["curves"].items():
+        for form, points in forms.items():
+            values = ", ".join(f"{point['value']:,}" for point in points)
+            times = ", ".join(f"{1e3 * point['seconds']:.0f}" for point in points)
+            memory = ", ".join(f"{point['megabytes']:.0f}" for point in points)
+            exponents = ", ".join(f"{slope:.2f}" for slope in stored["exponents"][sweep][form])
+            rows.append([sweep, form, values, times, exponents, memory])
+    return markdown(["", "form", "at", "ms", "exponents of time", "extra MB"], rows)
+
+
+def _comparison(table: dict[str, Any]) -> str:
+    headings = ["", "median", "ratio", "quartiles", "by processor time", "target", "difference", *table["columns"]]
+    rows = [_measured(row, table) for row in table["rows"]]
+    notes = "".join(f"\n- {note}" for note in table["notes"])
+    machine = table["machine"]
+    hardware = f"{machine['processor']}, {machine['threads']} threads, {machine['device']}, torch {machine['torch']}"
+    return f"**{table['title']}**\n\n{markdown(headings, rows)}\n{notes}\n\n{hardware}; {table['rounds']} rounds."
+
+
+def _measured(row: dict[str, Any], table: dict[str, Any]) -> list[str]:
+    name, seconds = row["name"], row["median_s"]
+    scale, unit = (1, "s") if seconds >= 1 else (1e3, "ms") if seconds >= 1e-3 else (1e6, "µs")
+    target, difference = table["targets"].get(name), table["agreement"].get(name)
+    further = [values.get(name) for values in table["columns"].values()]
+    return [
+        name,
+        f"{scale * seconds:.3g} {unit}",
+        f"{row['ratio']:.2f}",
+        f"{row['ratio_low']:.2f} to {row['ratio_high']:.2f}",
+        f"{row['cpu_ratio']:.2f}",
+        "" if target is None else f"{target:g}",
+        "" if difference is None else f"{difference:.1e}",
+        *("" if value is None else f"{value:.3g}" for value in further),
+    ]
+
+
 def stored_files() -> str:
     """Every stored file of results, and the command that made it."""
     rows = []
@@ -75,6 +122,8 @@ def with_error(values: list[float], sign: str = "-") -> str:
 
 
 TABLES = {
+    "benchmarks": benchmarks,
+    "growth": growth,
     "centers": centers,
     "exports": exports,
     "omniglot": omniglot,

@@ -336,3 +336,12 @@ def test_labels_far_into_a_sparse_file(tmp_path, png, pixels):
     images = load_images(path, "train")
     assert places[-1] > 2**32 - 100 and images.labels.tolist() == [*[0] * 9, 1]
     assert images.entries([9])[0]["bytes"] == png(pixels(1, 4, 4))
+
+
+def test_fingerprints_tell_files_and_choices_apart(write_faces, png, pixels):
+    first = RecordImages(write_faces())
+    same = RecordImages(write_faces(name="copy"))
+    other = RecordImages(write_faces(name="other", images=[png(pixels(0, 9 + number)) for number in range(12)]))
+    parts = [first.select([0, 1, 2]), first.select([2, 1, 0])]
+    fingerprints = [images.fingerprint for images in (first, same, other, *parts)]
+    assert fingerprints[0] == fingerprints[1] and len(set(fingerprints)) == 4

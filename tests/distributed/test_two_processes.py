@@ -106,6 +106,24 @@ def test_shared_class_centers_in_two_processes_equal_one(tmp_path):
     assert right["verified"] == {}
 
 
+def test_contrastive_memories_in_two_processes_equal_one_and_resume(tmp_path):
+    (one,) = _launch(tmp_path / "one", 16, ["--cpu", "--num_processes", "1"], mode="contrastive")
+    left, right = _launch(tmp_path / "two", 8, TWO, mode="contrastive")
+    assert left["losses"] == right["losses"] == pytest.approx(one["losses"], rel=1e-5)
+    expected = load_file(tmp_path / "one" / "weights_0.safetensors")
+    weights = [load_file(tmp_path / "two" / f"weights_{rank}.safetensors") for rank in (0, 1)]
+    for name, value in expected.items():
+        torch.testing.assert_close(weights[0][name], value, rtol=1e-4, atol=1e-5, msg=name)
+        assert torch.equal(weights[0][name], weights[1][name]), name
+    assert {"student_memory", "teacher_memory", "normalization", "teacher_embedding.weight"} <= expected.keys()
+    cut = tmp_path / "cut" / "run"
+    shutil.copytree(tmp_path / "two" / "run", cut, ignore=shutil.ignore_patterns("checkpoint-8"))
+    _launch(tmp_path / "cut", 8, TWO, mode="contrastive_resume")
+    for rank in (0, 1):
+        found = load_file(tmp_path / "cut" / f"weights_{rank}.safetensors")
+        assert all(torch.equal(value, found[name]) for name, value in weights[0].items())
+
+
 def test_two_processes_evaluate_the_weights_that_are_saved(tmp_path):
     """Each process has batch statistics of its own after the last step; those of the first one are saved."""
     left, _ = _launch(tmp_path, 8, TWO, mode="statistics")

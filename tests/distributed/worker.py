@@ -59,6 +59,35 @@ def main(folder: Path, batch: int, resume: bool) -> None:
     trainer.accelerator.end_training()
 
 
+class IndexedImages(ToyImages):
+    """With the position of every image."""
+
+    def __getitem__(self, index: int) -> dict:
+        return {**super().__getitem__(index), "index": index}
+
+
+def contrastive(folder: Path, batch: int, resume: bool) -> None:
+    """A loss with layers and with memories of all images, which every process sees its part of."""
+    args = arguments(
+        folder / "run",
+        method="th_crd",
+        projector="linear",
+        num_negatives=64,
+        per_device_train_batch_size=batch,
+        save_strategy="steps",
+        save_steps=4,
+    )
+    teacher = vit(seed=2, hidden_size=48)
+    trainer = DistillationTrainer(vit(seed=1), args, teacher=teacher, train_dataset=IndexedImages(128))
+    trainer.train(resume_from_checkpoint=resume or None)
+    rank = trainer.args.process_index
+    (folder / f"report_{rank}.json").write_text(json.dumps({"losses": losses(trainer)}))
+    loss = trainer.auxiliaries["contrastive"]
+    state = {**trainer.student.state_dict(), **loss.state_dict()}
+    save_file({name: value.contiguous() for name, value in state.items()}, folder / f"weights_{rank}.safetensors")
+    trainer.accelerator.end_training()
+
+
 def faces(folder: Path, batch: int) -> None:
     """TH-KD with class centers and a margin; layer norms, so that half a batch is computed as in the whole one."""
     shape = {"head_type": "arcface", "head_scale": 16.0, "backbone_kwargs": {"img_size": 16}, "image_size": 16}
@@ -97,5 +126,7 @@ def statistics(folder: Path, batch: int) -> None:
 if __name__ == "__main__":
     if sys.argv[3] in ("faces", "statistics"):
         {"faces": faces, "statistics": statistics}[sys.argv[3]](Path(sys.argv[1]), int(sys.argv[2]))
+    elif sys.argv[3].startswith("contrastive"):
+        contrastive(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "contrastive_resume")
     else:
         main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "resume")

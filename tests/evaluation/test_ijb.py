@@ -1,6 +1,8 @@
 """Templates, scores and TAR of the IJB 1:1 protocol: against stored numbers, and against loops written out."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,14 +95,38 @@ def test_frames_of_a_video_count_once(small):
     assert np.allclose(a, b) and not np.allclose(a, c)
 
 
+@pytest.mark.parametrize("pair_rows", [7, 1 << 16])
 @pytest.mark.parametrize("entries", [1, 100, 1 << 25])
-def test_pairs_written_out(small, entries, monkeypatch):
+def test_pairs_written_out(small, entries, pair_rows, monkeypatch):
     monkeypatch.setattr(ijb_templates, "_BLOCK_ENTRIES", entries)
+    monkeypatch.setattr(ijb_templates, "_PAIR_ROWS", pair_rows)
     protocol, features = small
     templates = pool_templates(features, protocol)
     found = score_pairs(templates, protocol.pair_first, protocol.pair_second)
     expected = [templates[a] @ templates[b] for a, b in zip(protocol.pair_first, protocol.pair_second, strict=True)]
     assert found.dtype == np.float64 and np.allclose(found, expected, atol=1e-14)
+
+
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+def test_a_memory_map_gives_back_what_was_read(small, tmp_path, mode):
+    protocol, features = small
+    mapped = np.load(tmp_path / "features.npy", mmap_mode=mode)
+    expected = features.copy()
+    if mode != "r":
+        mapped[5], expected[5] = 3, 3
+    assert np.array_equal(pool_templates(mapped, protocol), pool_templates(expected, protocol))
+    resident = _resident(tmp_path / "features.npy")
+    assert resident is None or (resident > 0) == (mode == "c")
+    assert np.array_equal(mapped, expected), "a change of the caller is lost"
+
+
+def _resident(path):
+    """What a process holds of a mapped file, in kB, where Linux tells."""
+    maps = Path("/proc/self/smaps")
+    if not maps.exists():
+        return None
+    parts = maps.read_text().split(str(path))[1:]
+    return sum(int(re.search(r"\nRss: +(\d+) kB", part)[1]) for part in parts)
 
 
 def test_result_has_both_rules_and_intervals(small):
@@ -163,3 +189,5 @@ def test_features_without_a_direction_are_named(small):
     number = protocol.template_ids[template]
     with pytest.raises(ValueError, match=f"the features of template {number} add up to zero"):
         evaluate_ijb(features, protocol)
+    with pytest.raises(ValueError, match=r"the features of template \d+ are too large to add up; divide all of them"):
+        evaluate_ijb(np.full_like(features, 1e200, dtype=np.float64), protocol)

@@ -22,9 +22,10 @@ def protocol(num_templates, num_pairs, seed=0):
 
 
 @pytest.mark.parametrize("digits", [0, 1, 9])
-@pytest.mark.parametrize("entries", [1, 1 << 23])
-def test_a_draw_is_the_protocol_with_repeated_pairs(digits, entries, monkeypatch):
+@pytest.mark.parametrize(("entries", "pairs"), [(1, 1), (100, 50), (1 << 22, 1024)])
+def test_a_draw_is_the_protocol_with_repeated_pairs(digits, entries, pairs, monkeypatch):
     monkeypatch.setattr(ijb_bootstrap, "_BLOCK_ENTRIES", entries)
+    monkeypatch.setattr(ijb_bootstrap, "_BLOCK_PAIRS", pairs)
     first, second, same, scores = protocol(60, 4000)
     scores = scores.round(digits)
     bootstrap = TemplateBootstrap(first, second, same, 60, num_resamples=12, seed=5)

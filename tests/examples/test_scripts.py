@@ -13,7 +13,12 @@ from datasets import Dataset
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
-from headshare_hf import HeadShareForImageClassification, HeadShareImageProcessor, HeadShareModel
+from headshare_hf import (
+    HeadShareConfig,
+    HeadShareForImageClassification,
+    HeadShareImageProcessor,
+    HeadShareModel,
+)
 from headshare_hf.data import draw_pairs, load_splits
 from headshare_hf.trainer import is_finished
 
@@ -56,6 +61,33 @@ def test_a_teacher_is_trained_launched_and_distilled(tmp_path):
     )
     assert "resnet14" in card.text and "th_kd_coupled" in card.text and str(tmp_path) not in card.content
     assert (tmp_path / "student" / "head_similarity.png").is_file()
+
+
+@pytest.mark.slow
+def test_a_teacher_cache_is_filled_by_one_run_and_read_by_the_next(tmp_path):
+    split = load_splits(ROOT / "examples" / "data" / "omniglot-8alphabets", ["train"])[0]
+    names = dict(enumerate(split.features["label"].names))
+    label2id = {name: number for number, name in names.items()}
+    config = HeadShareConfig(backbone="resnet14", id2label=names, label2id=label2id)
+    HeadShareForImageClassification(config).save_pretrained(tmp_path / "teacher")
+    HeadShareImageProcessor(image_mean=[0.9196] * 3, image_std=[0.2252] * 3).save_pretrained(tmp_path / "teacher")
+    options = ["--config", "examples/configs/omniglot_th_kd.yaml", "--teacher.name_or_path", str(tmp_path / "teacher")]
+    options += ["--training.teacher_cache", str(tmp_path / "cache"), *FAST.split()]
+    refused = _run("run_distill.py", *options, "--training.output_dir", str(tmp_path / "refused"), check=False)
+    assert (
+        refused.returncode != 0
+        and "set `augmentation_views` (of a recipe: `data.augmentation_views`)" in refused.stderr
+    )
+    options += ["--data.augmentation_views", "2", "--training.eval_strategy", "no", "--training.save_strategy", "no"]
+    found = []
+    for name in ("first", "second"):
+        _run("run_distill.py", *options, "--training.output_dir", str(tmp_path / name))
+        (folder,) = (tmp_path / "cache").iterdir()
+        rows = {path: path.stat().st_mtime_ns for path in folder.glob("rows-*.safetensors")}
+        found.append((rows, load_file(tmp_path / name / "model.safetensors")))
+    assert found[0][0] == found[1][0] and len(found[0][0]) == 1
+    assert json.loads((folder / "key.json").read_text())["views"] == 2
+    assert all(torch.equal(value, found[1][1][name]) for name, value in found[0][1].items())
 
 
 @pytest.mark.slow

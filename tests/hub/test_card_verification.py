@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
+from card_facts import changed, text
 from huggingface_hub import ModelCard
 from PIL import Image
 
@@ -95,19 +96,8 @@ CHARACTERS = replace(
 )
 
 
-def changed(card, path, value):
-    """`card` with the field at a dotted path replaced."""
-    name, _, rest = path.partition(".")
-    return replace(card, **{name: changed(getattr(card, name), rest, value) if rest else value})
-
-
 def with_pairs(**fields_):
     return changed(CARD, "verification.sets", (replace(CARD.verification.sets[0], **fields_),))
-
-
-def text(card):
-    """The text of a card in one line, so that breaks do not matter."""
-    return re.sub(r"\s+", " ", render_card(card).text)
 
 
 def test_the_metadata_name_set_far_rule_pairs_and_mirroring(tmp_path):
@@ -115,7 +105,7 @@ def test_the_metadata_name_set_far_rule_pairs_and_mirroring(tmp_path):
     data = ModelCard.load(tmp_path / "README.md").data
     assert (data.pipeline_tag, data.license) == ("image-feature-extraction", "cc-by-nc-4.0")
     assert {"face-verification", "image-feature-extraction", "th-kd-coupled"} <= set(data.tags)
-    assert "image-classification" not in data.tags
+    assert "image-classification" not in data.tags and data.datasets is None
     assert data.metrics == ["accuracy", "eer", "roc_auc", "tar"]
     found = {r.metric_name: (r.metric_type, r.metric_value) for r in data.eval_results}
     end = ", lfw, 6,000 pairs, with mirrored images"
@@ -127,7 +117,7 @@ def test_the_metadata_name_set_far_rule_pairs_and_mirroring(tmp_path):
     }
     first = data.eval_results[0]
     assert (first.task_type, first.task_name) == ("image-feature-extraction", "Face Verification")
-    assert (first.dataset_type, first.dataset_name) == ("local/lfw", "lfw")
+    assert (first.dataset_type, first.dataset_name) == ("lfw", "lfw")
 
 
 def test_the_text_of_a_face_network_tells_every_fact():

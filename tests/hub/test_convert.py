@@ -44,7 +44,9 @@ def test_what_does_not_fit_is_named():
 
 def test_weights_of_another_network_are_recognized():
     _, weights, _ = _stored("resnet20")
-    with pytest.raises(ValueError, match="not those of resnet8 with 20 classes.*They look like resnet20"):
+    with pytest.raises(
+        ValueError, match="not those of resnet8 for `image_size` 32 with 20 classes.*They look like resnet20"
+    ):
         convert_state_dict(weights, HeadShareConfig(backbone="resnet8", num_labels=20))
 
 

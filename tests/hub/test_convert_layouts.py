@@ -9,6 +9,7 @@ from golden_data import golden_path
 from headshare_hf.hub import convert_layouts
 from headshare_hf.hub.convert_layouts import infer_layout
 from headshare_hf.models import backbone_names
+from headshare_hf.models.backbone_shapes import backbone_shapes
 from headshare_hf.models.backbones import create_backbone
 
 
@@ -58,6 +59,13 @@ def test_channels_size_and_width_are_read_off(name):
     assert infer_layout(_body(name, 1, [64, 50], 96), image_size=[64, 50]).image_size == [64, 50]
 
 
+def test_channels_of_a_network_of_timm_are_read_off():
+    name = "timm/test_resnet"
+    stem = next(key for key, shape in backbone_shapes(name).items() if len(shape) == 4)
+    weights = {stem.removeprefix("model.timm_model."): torch.empty(8, 1, 3, 3, device="meta")}
+    assert infer_layout(weights, name).num_channels == 1
+
+
 def test_a_linear_layer_does_not_tell_height_and_width():
     weights = _body("iresnet18", 3, [112, 96], 512)
     with pytest.raises(
@@ -83,7 +91,9 @@ def test_what_the_nearest_network_lacks_is_named():
 
 
 def test_several_matches_are_listed(monkeypatch):
-    shapes = convert_layouts._shapes
-    monkeypatch.setattr(convert_layouts, "_shapes", lambda name, *fields: shapes(name.replace("14", "8"), *fields))
+    shapes = convert_layouts.backbone_shapes
+    monkeypatch.setattr(
+        convert_layouts, "backbone_shapes", lambda name, *fields: shapes(name.replace("14", "8"), *fields)
+    )
     with pytest.raises(ValueError, match=r"fit several networks: resnet8, resnet14; say which one with `backbone`"):
         infer_layout(_meta(_reference()["resnet8"]["state_dict"]))

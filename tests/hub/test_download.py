@@ -7,7 +7,7 @@ import torch
 from hub_server import ALICE, BOB
 from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-from published_runs import FACE, finish, trainer
+from published_runs import FACE, finish, push, trainer
 from toys import assert_same, resnet, snapshot
 from transformers import AutoModelForImageClassification, pipeline
 
@@ -63,8 +63,7 @@ def student(hub, tmp_path_factory):
 @pytest.fixture(scope="module")
 def faces(hub):
     model = resnet(num_labels=40, **FACE, verification_thresholds=[ENTRY])
-    model.push_to_hub(FACES)
-    HeadShareImageProcessor(size={"height": 16, "width": 16}).push_to_hub(FACES)
+    push(model, FACES)
     return model.eval()
 
 
@@ -207,12 +206,12 @@ def test_embeddings_do_not_fetch_the_class_centers(hub, faces, tmp_path):
 
 def test_class_centers_are_those_of_the_commit_of_the_weights(hub, faces, tmp_path):
     model = resnet(num_labels=40, **FACE)
-    model.push_to_hub("alice/moving")
+    push(model, "alice/moving")
     first = HfApi().model_info("alice/moving").sha
     HeadShareModel.from_pretrained("alice/moving", cache_dir=tmp_path)
     with torch.no_grad():
         model.classifier.weight.add_(1)
-    model.push_to_hub("alice/moving")
+    push(model, "alice/moving")
     # The branch has moved since the weights were read.
     assert first in find_class_centers("alice/moving", {"cache_dir": tmp_path})
     again = HeadShareForImageClassification.from_pretrained("alice/moving", revision=first, cache_dir=tmp_path)
@@ -234,8 +233,8 @@ def test_class_centers_that_are_not_in_the_cache_are_named(faces, tmp_path, monk
 
 @pytest.mark.parametrize("load", [AutoModelForImageClassification.from_pretrained, load_classifier, load_teacher])
 def test_errors_of_the_hub_come_through(load, hub, tmp_path):
-    resnet().push_to_hub("alice/private", private=True)
-    resnet().push_to_hub("alice/gated")
+    push(resnet(), "alice/private", private=True)
+    push(resnet(), "alice/gated")
     HfApi().update_repo_settings("alice/gated", gated="manual")
     options = {"cache_dir": tmp_path}
     for name, token, kind, message in (
@@ -253,7 +252,7 @@ def test_errors_of_the_hub_come_through(load, hub, tmp_path):
 
 
 def test_errors_of_the_hub_come_through_our_own_classes(hub, tmp_path):
-    resnet(**FACE).push_to_hub("alice/private-face", private=True)
+    push(resnet(**FACE), "alice/private-face", private=True)
     with pytest.raises(OSError, match="private repository") as caught:
         HeadShareForImageClassification.from_pretrained("alice/private-face", token=BOB, cache_dir=tmp_path)
     assert isinstance(caught.value.__cause__, RepositoryNotFoundError)

@@ -77,6 +77,8 @@ def test_the_card_comes_back_with_its_results(run):
     recorded = json.loads((run.folder / "run.json").read_text())["results"]
     assert results["Top-1 accuracy"] == pytest.approx(recorded["eval_accuracy"], abs=1e-6)
     assert info.pipeline_tag == "image-classification" and info.library_name == "transformers"
+    # These images are not on the Hub, which would link to them.
+    assert not [tag for tag in info.tags if tag.startswith("dataset:")]
     text = Path(hf_hub_download(repo_id, "README.md")).read_text()
     assert '"alice/with-card"' in text and "your-name" not in text and "timm" in text
     # Other cards load what they like.
@@ -134,6 +136,15 @@ def test_a_private_repository_is_made_private(run):
         publish_run(run.folder, "alice/open", private=True, revision="candidate")
     assert num_commits("alice/open") == before
     assert [branch.name for branch in HfApi().list_repo_refs("alice/open").branches] == ["main"]
+
+
+def test_the_short_name_of_a_commit_is_refused_as_a_branch(run):
+    done = publish_run(run.folder, "alice/short")
+    with pytest.raises(ValueError, match=f"`revision` '{done.commit[:7]}' is a commit of alice/short, and commits go"):
+        publish_run(run.folder, "alice/short", revision=done.commit[:7])
+    assert [branch.name for branch in HfApi().list_repo_refs("alice/short").branches] == ["main"]
+    assert publish_run(run.folder, "alice/short", revision="deadbeef").files
+    assert publish_run(run.folder, "alice/short", revision="deadbeef").commit == done.commit
 
 
 @pytest.mark.parametrize("revision", ["refs/pr/1", "refs/heads/main", "0123456789abcdef" * 2 + "01234567"])
@@ -210,18 +221,6 @@ def test_a_cut_upload_leaves_the_old_revision_and_can_be_repeated(hub, run, fold
     assert_same(snapshot(kept), snapshot(run.student))
     assert publish_run(folder, repo_id).changed
     assert_same(snapshot(HeadShareForImageClassification.from_pretrained(repo_id)), snapshot(new))
-
-
-def test_a_model_pushes_itself_with_its_code(hub):
-    model = resnet(**FACE)
-    model.push_to_hub("alice/model-alone")
-    assert len(hub.requests("POST", "/commit/")) == 1
-    assert {CENTERS_FILE, "model.safetensors", "config.json"} | _code() - {"image_processing_headshare.py"} <= _files(
-        "alice/model-alone"
-    )
-    before = num_commits("alice/model-alone")
-    model.push_to_hub("alice/model-alone")
-    assert num_commits("alice/model-alone") == before
 
 
 @pytest.mark.parametrize("repo_id", ["a/b/c", "alice/has space", "-alice/net", "alice/net.git", ""])
@@ -337,4 +336,4 @@ def test_students_of_other_packages_have_no_code_to_bring(tmp_path, run):
     model.save_pretrained(tmp_path)
     HeadShareImageProcessor().save_pretrained(tmp_path)
     shutil.copyfile(run.folder / "README.md", tmp_path / "README.md")
-    assert publish_folder(tmp_path, "alice/vit").files[-1] == "image_processing_headshare.py"
+    assert publish_folder(tmp_path, "alice/vit").files[-2:] == ("image_processing_headshare.py", "hub_cache.py")

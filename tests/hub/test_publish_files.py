@@ -12,8 +12,8 @@ from toys import resnet
 from headshare_hf import HeadShareImageProcessor
 from headshare_hf.hub import TRAINING_FILE, select_files
 from headshare_hf.hub.publish import address_card
-from headshare_hf.hub.publish_files import is_weights_file
 from headshare_hf.models import CENTERS_FILE
+from headshare_hf.models.hub_commit import is_weights_file
 
 
 CARD = '---\nlicense: mit\ntags:\n- headshare_hf\n---\n\npipeline(model="your-name/net")\n'

@@ -1,5 +1,6 @@
 """The loopback Hub against the real clients: creating, pushing, references, listing, downloading."""
 
+import http.client
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import get_session
+from published_runs import push
 from safetensors.numpy import load_file, save_file
 from toys import resnet
 
@@ -98,10 +100,10 @@ def test_large_file_in_parts(tmp_path, large_folder, hub):
 
 def test_model_by_branch_tag_and_commit(api):
     old, new = resnet(seed=1), resnet(seed=2)
-    commit = old.push_to_hub("alice/net")
+    commit = push(old, "alice/net")
     api.create_tag("alice/net", tag="v1", tag_message="first")
     api.create_branch("alice/net", branch="trial/two")
-    new.push_to_hub("alice/net", revision="trial/two")
+    push(new, "alice/net", revision="trial/two")
     for revision, model in (("main", old), ("v1", old), (commit.oid, old), ("trial/two", new)):
         loaded = HeadShareForImageClassification.from_pretrained("alice/net", revision=revision)
         torch.testing.assert_close(loaded.state_dict(), model.state_dict())
@@ -127,6 +129,20 @@ def test_references_that_exist_or_do_not(api):
     api.create_tag("alice/references", tag="v1")
     with pytest.raises(HfHubHTTPError, match="v1 is not a branch"):
         api.upload_file(path_or_fileobj=b"x", path_in_repo="x", repo_id="alice/references", revision="v1")
+
+
+def test_the_id_of_a_commit_may_be_shortened_to_read(api):
+    api.create_repo("alice/shortened")
+    first = api.upload_file(path_or_fileobj=b"1", path_in_repo="x", repo_id="alice/shortened")
+    api.upload_file(path_or_fileobj=b"2", path_in_repo="x", repo_id="alice/shortened")
+    short = first.oid[:7]
+    assert api.model_info("alice/shortened", revision=short).sha == first.oid
+    assert Path(hf_hub_download("alice/shortened", "x", revision=short)).read_bytes() == b"1"
+    for unknown in (first.oid[:6], "f" * 7 if first.oid[0] != "f" else "0" * 7):
+        with pytest.raises(RevisionNotFoundError):
+            api.model_info("alice/shortened", revision=unknown)
+    with pytest.raises(HfHubHTTPError, match=f"{short} is not a branch"):
+        api.upload_file(path_or_fileobj=b"3", path_in_repo="x", repo_id="alice/shortened", revision=short)
 
 
 def test_operations_of_one_commit(hub, api):
@@ -229,7 +245,7 @@ def test_pull_request(hub, api):
 
 
 def test_second_load_is_offline(hub, fresh_process, tmp_path):
-    resnet(seed=3).push_to_hub("alice/cached")
+    push(resnet(seed=3), "alice/cached")
     code = "from huggingface_hub import snapshot_download; print(snapshot_download('alice/cached'))"
     folder = fresh_process(code, home=tmp_path)
     hub.log.clear()
@@ -251,6 +267,19 @@ def test_dataset(api):
     assert datasets.load_dataset("alice/rows", split="train").to_dict() == rows
     streamed = datasets.load_dataset("alice/rows", split="train", streaming=True)
     assert [row["label"] for row in streamed] == rows["label"]
+
+
+def test_nobody_is_served_after_the_end(tmp_path):
+    with HubServer(tmp_path) as server:
+        connection = http.client.HTTPConnection(server.endpoint.removeprefix("http://"), timeout=10)
+        for _ in range(2):
+            connection.request("GET", "/api/models")
+            assert connection.getresponse().read() == b"[]"
+            assert connection.sock is not None, "the connection was not kept"
+    with pytest.raises(OSError):
+        connection.request("GET", "/api/models")
+        connection.getresponse()
+    assert len(server.requests("GET")) == 2
 
 
 def test_folder_outlives_the_server(tmp_path, hub):

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from .errors import HubError, repo_not_found, revision_not_found
 
 
+# As git shortens the id of a commit.
+SHORTEST_ID = 7
 URL_PREFIX = {"model": "", "dataset": "datasets/", "space": "spaces/"}
 
 
@@ -99,12 +101,14 @@ class Repo:
         return next((name for name in names if name in self.refs), None)
 
     def commit(self, revision: str) -> Commit:
-        """The commit of a branch, tag, pull request or commit id."""
+        """The commit of a branch, tag, pull request, or commit id, which may be shortened."""
         name = self.ref_name(revision)
-        id = self.refs[name] if name else revision
-        if id not in self.commits:
+        if name is not None:
+            return self.commits[self.refs[name]]
+        found = [id for id in self.commits if id.startswith(revision)] if len(revision) >= SHORTEST_ID else []
+        if len(found) != 1:
             raise revision_not_found(revision)
-        return self.commits[id]
+        return self.commits[found[0]]
 
     def history(self, revision: str) -> list[Commit]:
         """Newest first."""

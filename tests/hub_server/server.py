@@ -1,14 +1,41 @@
 """The server object: storage, log, faults and a thread that answers."""
 
+import socket
 import threading
+from contextlib import suppress
 from http.server import ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from .accounts import ALICE, ALICE_READ_ONLY, BOB
 from .faults import Faults
 from .http import Handler
 from .http_types import LoggedRequest
 from .store import Store
+
+
+class _Listener(ThreadingHTTPServer):
+    """Knows its open connections: clients keep them for the next request, which a thread of each waits for."""
+
+    daemon_threads = True
+
+    def __init__(self, *args: Any) -> None:
+        self._open: set[socket.socket] = set()
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def end_connections(self) -> None:
+        for connection in tuple(self._open):
+            # The other side may have gone.
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 class HubServer:
@@ -35,8 +62,7 @@ class HubServer:
         self.log: list[LoggedRequest] = []
         self.uploads: dict[str, tuple[str, int]] = {}
         handler = type("BoundHandler", (Handler,), {"hub": self})
-        self._http = ThreadingHTTPServer(("127.0.0.1", port), handler)
-        self._http.daemon_threads = True
+        self._http = _Listener(("127.0.0.1", port), handler)
         self.endpoint = f"http://127.0.0.1:{self._http.server_port}"
 
     def serve(self) -> None:
@@ -48,8 +74,10 @@ class HubServer:
         return self
 
     def close(self) -> None:
+        """From here on nobody is answered, on connections that are open neither."""
         self._http.shutdown()
         self._http.server_close()
+        self._http.end_connections()
 
     def __enter__(self) -> "HubServer":
         return self.start()

@@ -37,7 +37,7 @@ def test_the_embedding_network_does_not_need_them(tmp_path):
     images = torch.randn(2, 3, 16, 16)
     assert torch.equal(network(images).embeddings, model(images).embeddings)
     assert not any("classifier" in name for name in network.state_dict())
-    with pytest.raises(ValueError, match=r"missing keys: \['classifier.weight'\]"):
+    with pytest.raises(ValueError, match=r"missing keys: classifier.weight"):
         HeadShareForImageClassification.from_pretrained(tmp_path)
 
 
@@ -63,14 +63,6 @@ def test_centers_of_another_model_are_refused(change, message, tmp_path):
     save_file({name: torch.zeros(7, 64)}, tmp_path / CENTERS_FILE)
     with pytest.raises(ValueError, match=message):
         HeadShareForImageClassification.from_pretrained(tmp_path)
-
-
-def test_an_upload_takes_the_centers_along(tmp_path):
-    """transformers uploads what is newer than before saving; the centers are written first."""
-    model = resnet(head_type="arcface")
-    model.save_pretrained(tmp_path)
-    assert CENTERS_FILE not in model._get_files_timestamps(tmp_path)
-    assert "config.json" in model._get_files_timestamps(tmp_path)
 
 
 def test_many_classes_without_names_do_not_fill_the_configuration(tmp_path):

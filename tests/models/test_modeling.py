@@ -1,7 +1,5 @@
 """Configurations, models and processors as transformers users meet them."""
 
-import json
-
 import pytest
 import torch
 from PIL import Image
@@ -141,11 +139,41 @@ def test_checkpoints_that_do_not_fit_are_refused(change, message, tmp_path):
         HeadShareForImageClassification.from_pretrained(tmp_path)
 
 
-def test_weights_of_another_network_are_refused(tmp_path):
-    resnet("resnet14").save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, "backbone": "resnet8"}))
-    with pytest.raises(ValueError, match="does not fit HeadShareForImageClassification with backbone 'resnet8'"):
+@pytest.mark.parametrize("kind", [HeadShareForImageClassification, HeadShareModel])
+@pytest.mark.parametrize(
+    "saved, told",
+    [
+        ({"backbone": "resnet14"}, " (its tensors are those of resnet14); unexpected keys: "),
+        ({"backbone": "resnet8x4", "head_type": "cosine"}, " (its tensors are those of resnet8x4); "),
+        ({"backbone": "wrn_16_2", "num_channels": 1}, " (its tensors are those of wrn_16_2 with `num_channels` 1); "),
+        (
+            {"num_channels": 1},
+            " (its tensors are those of resnet8 with `num_channels` 1); mismatched keys: {body}backbone.conv1.weight is "
+            "(16, 1, 3, 3) instead of (16, 3, 3, 3). Load it",
+        ),
+        (
+            {"backbone": "mobilefacenet", "image_size": 48, "embedding_size": 24},
+            " (its tensors are those of mobilefacenet with `image_size` [48, 48], `embedding_size` 24); ",
+        ),
+        ({"backbone": "timm/test_resnet"}, "; missing keys: "),
+        ({"embedding_size": 32, "projector": "linear"}, "; unexpected keys: "),
+    ],
+)
+def test_weights_of_another_network_are_refused_and_recognized(saved, told, kind, tmp_path):
+    resnet(**saved).save_pretrained(tmp_path)
+    resnet().config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError) as caught:
+        kind.from_pretrained(tmp_path)
+    told = told.format(body="" if kind is HeadShareModel else "headshare.")
+    assert f"does not fit {kind.__name__} with backbone 'resnet8'{told}" in str(caught.value)
+    assert len(str(caught.value)) < 1500
+
+
+def test_shards_are_recognized_too(tmp_path):
+    resnet("resnet14").save_pretrained(tmp_path, max_shard_size="100KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    resnet().config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="with backbone 'resnet8' .its tensors are those of resnet14.;"):
         HeadShareForImageClassification.from_pretrained(tmp_path)
 
 

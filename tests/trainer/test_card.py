@@ -261,9 +261,11 @@ def test_a_recipe_with_classes_held_out_writes_its_card(eval_split, drawings, tm
     trainer, results = run_recipe(recipe)
     write_card(trainer, recipe, results)
     card = ModelCard.load(tmp_path / "README.md")
-    slug = f"local/{drawings.name}"
     pairs = [result for result in card.data.eval_results if result.task_type == "image-feature-extraction"]
-    assert {(result.dataset_name, result.dataset_type) for result in pairs} == {("Colors: classes held out", slug)}
+    assert {(result.dataset_name, result.dataset_type) for result in pairs} == {
+        ("Colors: classes held out", drawings.name)
+    }
+    assert card.data.datasets is None and f"Colors (`{drawings.name}`, not on the Hub)" in card.text
     assert all("20 pairs, without mirrored images" in result.metric_name for result in pairs)
     assert ("Top-1 accuracy" in card.text) == (eval_split is not None)
     assert "plain colors" in card.text and str(drawings) not in card.content and "people" not in card.text

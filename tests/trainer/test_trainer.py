@@ -102,7 +102,8 @@ def test_training_learns_and_evaluation_reports_it(tmp_path):
     )
     trainer.train()
     metrics = trainer.evaluate()
-    assert metrics["eval_accuracy"] > 0.8
+    # One in five by chance.
+    assert metrics["eval_accuracy"] > 0.7
     assert 0 < metrics["eval_mean_per_class_accuracy"] <= 1 and metrics["eval_loss"] > 0
 
 
@@ -278,17 +279,30 @@ def test_share_head_before_training_is_respected(tmp_path):
     assert_same(snapshot(student.classifier), snapshot(teacher.classifier))
 
 
-def test_channels_last_changes_the_layout_and_only_rounding(tmp_path):
-    runs = {}
+def test_channels_last_changes_the_layout_of_the_maps_and_only_rounding(tmp_path):
+    runs, layouts = {}, {}
     for name, switch in (("plain", False), ("last", True)):
         fields = {"channels_last": switch, "save_strategy": "epoch", "num_train_epochs": 2}
-        trainer = _distill(tmp_path / name, resnet(seed=1), resnet("resnet14", seed=2), **fields)
-        trainer.train()
-        runs[name] = trainer
-    student, teacher = runs["last"].student, runs["last"].teacher.model
-    for model in (student, teacher):
-        convolution = model.headshare.backbone.layer1[0].conv1.weight
-        assert convolution.is_contiguous(memory_format=torch.channels_last)
+        student, teacher = resnet(seed=1), resnet("resnet14", seed=2)
+        for model in (student, teacher):
+            model.headshare.backbone.layer3.register_forward_hook(
+                lambda module, args, maps, name=name: layouts.setdefault(name, []).append(
+                    maps.is_contiguous(memory_format=torch.channels_last)
+                )
+            )
+        runs[name] = _distill(tmp_path / name, student, teacher, **fields)
+        runs[name].train()
+        assert student.headshare.backbone.layer1[0].conv1.weight.is_contiguous()
+    # Six steps of both networks at least.
+    assert len(layouts["last"]) >= 12 and all(layouts["last"]) and not any(layouts["plain"])
     torch.testing.assert_close(losses(runs["last"]), losses(runs["plain"]), rtol=1e-3, atol=0)
+    student = runs["last"].student
     again = HeadShareForImageClassification.from_pretrained(tmp_path / "last" / "checkpoint-6")
     assert_same(snapshot(again), snapshot(student))
+    images = ToyImages(4).images
+    assert torch.equal(again.eval()(images).logits, student.eval()(images).logits)
+
+
+def test_channels_last_is_chosen_by_the_device(tmp_path):
+    assert arguments(tmp_path).channels_last is True
+    assert arguments(tmp_path, channels_last=False).channels_last is False

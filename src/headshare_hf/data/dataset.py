@@ -12,6 +12,7 @@ from .images import LabeledImages, LabeledSplit, as_images
 from .pixels import BatchPixels, ImageReader, RecipePixels, drop_corrupt, working_size
 from .recipes import RecipeAugmentation
 from .transforms import BATCH_AUGMENTATIONS, BatchAugmentation, Normalizer
+from .views import EveryView, Views
 
 
 class ImageClassificationDataset(BatchedImages):
@@ -32,7 +33,12 @@ class ImageClassificationDataset(BatchedImages):
         seed (`int`, *optional*, defaults to 0):
             With the epoch and the index of an image it determines its augmentation, and nothing else does: neither the
             batch size nor the number of workers or processes.
+        augmentation_views (`int`, *optional*):
+            After how many epochs the augmentations of an image come again, so that there is a number of views of it that
+            a teacher cache can hold. Not for `"none"` and `"flip"`, which have one view and two anyway.
         with_index (`bool`, *optional*, defaults to `False`): Add `"index": int64 (batch_size,)` to a batch.
+        with_view (`bool`, *optional*, defaults to `False`):
+            Add `"view": int64 (batch_size,)` to a batch, a number below `num_views`.
         cache_images (`bool`, *optional*, defaults to `True`):
             Keep the prepared images in memory, shared between workers. Recipes start from the whole file, so that with
             one there is nothing to keep.
@@ -42,6 +48,9 @@ class ImageClassificationDataset(BatchedImages):
     Attributes:
         labels (`torch.Tensor` of `int64` and shape `(num_images,)`): Class of every image.
         preparation (`dict[str, str]`): What happens to the images: augmentation, its seed, and the image processor.
+        num_views (`int`, *optional*): How many views of an image there are; `None` where every epoch has its own.
+        view_settings (`dict[str, str]`): The part of `preparation` that the views of an image depend on.
+        fingerprint (`str`): Differs where there are other images, as far as that shows without reading them.
         label_names (`list[str]`): Name of every class.
         num_corrupt (`int`): How many images were left out.
 
@@ -59,7 +68,9 @@ class ImageClassificationDataset(BatchedImages):
         augmentation: str | None = None,
         training: bool = False,
         seed: int = 0,
+        augmentation_views: int | None = None,
         with_index: bool = False,
+        with_view: bool = False,
         cache_images: bool = True,
         skip_corrupt: bool = False,
     ) -> None:
@@ -70,12 +81,19 @@ class ImageClassificationDataset(BatchedImages):
         images, self.num_corrupt = drop_corrupt(images) if skip_corrupt else (images, 0)
         self.labels = torch.from_numpy(images.labels)
         self.label_names = list(images.label_names)
-        self.with_index = with_index
+        self.fingerprint = images.fingerprint
+        self.with_index, self.with_view = with_index, with_view
         # Shared, so that workers that outlive an epoch see the next one.
         self._epoch = shared_bytes(8).view(torch.int64)
-        self._pixels = _pixels(images, processor, name, seed, cache_images)
+        self._views = Views(_pixels(images, processor, name, seed, cache_images), name, augmentation_views)
         self._normalize = Normalizer(processor)
+        self.num_views = self._views.count
         self.preparation = {"augmentation": name, "seed": str(seed), "processor": str(_settings(processor))}
+        if augmentation_views is not None:
+            self.preparation["augmentation_views"] = str(augmentation_views)
+        # One view or two are the same whatever the seed, which only says when each is shown.
+        unused = () if augmentation_views is not None else ("seed",)
+        self.view_settings = {key: value for key, value in self.preparation.items() if key not in unused}
 
     @property
     def num_classes(self) -> int:
@@ -96,15 +114,28 @@ class ImageClassificationDataset(BatchedImages):
         """
         self._epoch[0] = epoch
 
+    def every_view(self) -> EveryView:
+        """
+        All views of every image, in the order of this data set.
+
+        Raises:
+            ValueError: Every epoch has its own view, see `augmentation_views`.
+        """
+        return EveryView(self._views, self._normalize, len(self))
+
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
         """See [`BatchedImages`]."""
         rows = torch.as_tensor(indices, dtype=torch.int64)
-        pixels = self._pixels(rows, int(self._epoch))
-        batch = {"pixel_values": self._normalize(pixels), "labels": self.labels[rows]}
-        return {**batch, "index": rows} if self.with_index else batch
+        epoch = int(self._epoch)
+        batch = {"pixel_values": self._normalize(self._views(rows, epoch)), "labels": self.labels[rows]}
+        if self.with_index:
+            batch["index"] = rows
+        if self.with_view:
+            batch["view"] = self._views.numbers(rows, epoch)
+        return batch
 
 
 def _settings(processor: Any) -> dict[str, Any]:

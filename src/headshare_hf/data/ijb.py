@@ -251,16 +251,15 @@ def _read_subjects(path: Path, template_ids: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _rows(path: Path, ids: np.ndarray, template_ids: np.ndarray, first_line: int = 0) -> np.ndarray:
-    # One row per possible number, zero for none: a lookup takes a tenth of a search among sorted numbers.
-    table = np.zeros(template_ids[-1] + 1, dtype=np.int32)
-    table[template_ids] = np.arange(1, len(template_ids) + 1)
-    known = (ids >= 0) & (ids < len(table))
-    rows = table[ids if known.all() else np.where(known, ids, 0)]
-    unknown = np.flatnonzero((rows == 0) | ~known)
-    if len(unknown):
+    # One row per possible number, and one for all above: a lookup takes a tenth of a search among sorted numbers.
+    table = np.full(template_ids[-1] + 2, -1, dtype=np.int32)
+    table[template_ids] = np.arange(len(template_ids))
+    rows = table.take(ids, mode="clip")
+    if rows.min() < 0 or ids.min() < 0:
+        unknown = np.flatnonzero((rows < 0) | (ids < 0))
         raise line_error(
             path,
             unknown[0] + first_line,
             f"template {ids[unknown[0]]} has no images in the table of templates ({len(unknown)} lines name such one)",
         )
-    return np.subtract(rows, 1, out=rows)
+    return rows

@@ -20,11 +20,15 @@ class LabeledImages(Protocol):
         split (`str`): Name of the split.
         labels (`np.ndarray` of `int64` and shape `(num_images,)`): Class of every image.
         label_names (`list[str]`): Name of every class.
+        fingerprint (`str`): Differs where there are other images, as far as that shows without reading them.
     """
 
     split: str
     labels: np.ndarray
     label_names: list[str]
+
+    @property
+    def fingerprint(self) -> str: ...
 
     def __len__(self) -> int: ...
 
@@ -64,6 +68,11 @@ class DatasetImages:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def fingerprint(self) -> str:
+        """That of `datasets`, over the source and what was done to it."""
+        return self._dataset._fingerprint
 
     def select(self, rows: Sequence[int] | np.ndarray) -> "DatasetImages":
         """The images at these positions, in this order."""

@@ -142,11 +142,27 @@ class BatchPixels:
     def __init__(self, reader: ImageReader, augmentation: BatchAugmentation, cache: ImageCache | None) -> None:
         self._reader, self._augmentation, self._cache = reader, augmentation, cache
 
-    def __call__(self, rows: torch.Tensor, epoch: int) -> torch.Tensor:
-        """Images of these rows in this epoch, `uint8` of shape `(batch_size, num_channels, height, width)`."""
+    @property
+    def num_views(self) -> int | None:
+        """See [`BatchAugmentation`], as of the following."""
+        return self._augmentation.num_views
+
+    def read(self, rows: torch.Tensor) -> torch.Tensor:
+        """Images of these rows as they are, `uint8` of shape `(batch_size, num_channels, height, width)`."""
         read = self._reader.read
-        images = read(rows) if self._cache is None else self._cache.read(rows, read)
+        return read(rows) if self._cache is None else self._cache.read(rows, read)
+
+    def augment(self, images: torch.Tensor, rows: torch.Tensor, epoch: int) -> torch.Tensor:
+        """What was read of these rows, as this epoch shows it; of the same type and shape."""
         return self._augmentation(images, rows.numpy(), epoch)
+
+    def view_numbers(self, rows: torch.Tensor, epoch: int) -> np.ndarray:
+        """Which of `num_views` views this epoch shows of each row, `int64` of shape `(batch_size,)`."""
+        return self._augmentation.view_numbers(rows.numpy(), epoch)
+
+    def view(self, images: torch.Tensor, rows: torch.Tensor, number: int) -> torch.Tensor:
+        """What was read of these rows, in one of `num_views` views; of the same type and shape."""
+        return self._augmentation.view(images, number)
 
 
 class RecipePixels:
@@ -161,11 +177,16 @@ class RecipePixels:
     def __init__(self, reader: ImageReader, recipe: RecipeAugmentation) -> None:
         self._reader, self._recipe = reader, recipe
 
-    def __call__(self, rows: torch.Tensor, epoch: int) -> torch.Tensor:
-        """Images of these rows in this epoch, `uint8` of shape `(batch_size, num_channels, height, width)`."""
-        images = [self._reader.to_rgb(image) for image in self._reader.decode(rows)]
-        images = self._recipe(images, rows.numpy(), epoch)
-        return self._reader.prepare(images, do_resize=False, do_center_crop=False)
+    def read(self, rows: torch.Tensor) -> list[PIL.Image.Image]:
+        """Images of these rows at their own size."""
+        return [self._reader.to_rgb(image) for image in self._reader.decode(rows)]
+
+    def augment(self, images: list[PIL.Image.Image], rows: torch.Tensor, epoch: int) -> torch.Tensor:
+        """
+        What was read of these rows, as this epoch shows it, `uint8` of shape `(batch_size, num_channels, height, width)`.
+        """
+        augmented = self._recipe(images, rows.numpy(), epoch)
+        return self._reader.prepare(augmented, do_resize=False, do_center_crop=False)
 
 
 def drop_corrupt(images: LabeledImages) -> tuple[LabeledImages, int]:

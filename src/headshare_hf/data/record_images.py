@@ -137,6 +137,12 @@ class RecordImages:
         """The `.rec` file."""
         return self._records.path
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over where the records lie in their file, which is over the lengths of all images before them."""
+        places = hashlib.sha256(self._records.keys.tobytes() + self._records.offsets.tobytes())
+        return hashlib.sha256(f"{self._records.size} {places.hexdigest()}".encode()).hexdigest()
+
     def select(self, rows: Sequence[int] | np.ndarray) -> "RecordImages":
         """
         Some of the images.

@@ -63,11 +63,28 @@ class BatchAugmentation:
             return images
         shifts = 2 * self.geometry.padding + 1
         tops, lefts = (random_integers(shifts, self.seed, epoch, indices, stream) for stream in (_TOP, _LEFT))
-        flips = random_bits(self.seed, epoch, indices, _FLIP) >> np.uint64(63) if self.geometry.flip else 0 * tops
+        flips = self.view_numbers(indices, epoch)
         padding = self.geometry.padding
         return crop_and_flip(
             images, (tops - padding).tolist(), (lefts - padding).tolist(), flips.tolist(), self.geometry.fill
         )
+
+    @property
+    def num_views(self) -> int | None:
+        """How many different images it makes of one: one, two with a flip alone, `None` with random crops."""
+        if self.geometry.padding:
+            return None
+        return 2 if self.geometry.flip else 1
+
+    def view_numbers(self, indices: np.ndarray, epoch: int) -> np.ndarray:
+        """Whether each image is mirrored in this epoch, as 0 or 1: `int64` of shape `(batch_size,)`."""
+        if not self.geometry.flip:
+            return np.zeros(len(indices), dtype=np.int64)
+        return (random_bits(self.seed, epoch, indices, _FLIP) >> np.uint64(63)).astype(np.int64)
+
+    def view(self, images: torch.Tensor, number: int) -> torch.Tensor:
+        """One of `num_views` views: 0 as they are, 1 mirrored; of the same type and shape."""
+        return images.flip(-1) if number else images
 
 
 def crop_and_flip(

@@ -9,14 +9,15 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from ..data.dataset import collate
 from ..models import embedding_tap
 from .embedding_key import embedding_key
-from .embedding_parts import EmbeddingParts, part_ranges
+from .embedding_parts import EmbeddingParts
+from .part_folder import part_ranges
 from .processes import broadcast, create_accelerator, on_main_process
+from .rounds import compute_rows
 
 
 # About 16 MB of embeddings of width 512 with their mirror images.
@@ -81,7 +82,7 @@ def extract_embeddings(
     _check_counts(num_images, name, batch_size=batch_size, part_rows=part_rows)
     accelerator = accelerator or create_accelerator()
     model = accelerator.unwrap_model(model).to(accelerator.device)
-    embed = _embedder(model, flip)
+    embed = _embedder(model, flip, accelerator)
 
     def open_parts() -> EmbeddingParts | None:
         if folder is None:
@@ -93,8 +94,7 @@ def extract_embeddings(
     ranges = part_ranges(num_images, part_rows)
     missing = broadcast(accelerator, ranges if parts is None else parts.missing())
     rows = _Rows(num_images, ranges, parts, missing) if accelerator.is_main_process else None
-    rounds = _rounds(missing, batch_size * accelerator.num_processes)
-    loader = _loader(dataset, _shares(rounds, accelerator), num_workers, accelerator)
+    blocks = compute_rows(embed, dataset, missing, accelerator, batch_size, num_workers)
     bar = tqdm(
         total=num_images,
         initial=num_images - sum(map(len, missing)),
@@ -103,8 +103,7 @@ def extract_embeddings(
         disable=None if progress and accelerator.is_main_process else True,
     )
     with bar, _evaluating(model), torch.inference_mode():
-        for block, embeddings in zip(rounds, _one_behind(_embed_all(embed, loader, accelerator)), strict=True):
-            found = embeddings[: len(block)].cpu().numpy()
+        for block, found in blocks:
             _check_finite(found, block, name)
             if rows is not None:
                 rows.add(block, found)
@@ -142,55 +141,7 @@ class _Rows:
         self._values[rows.start : rows.stop] = values
 
 
-def _rounds(parts: list[range], size: int) -> list[range]:
-    """What all processes together embed at a time. None goes across two parts, so that resuming changes no batch."""
-    return [part[start : start + size] for part in parts for start in range(0, len(part), size)]
-
-
-def _shares(rounds: list[range], accelerator: Accelerator) -> list[list[int]]:
-    """The images of this process in every round: as many in each process, the last one repeated where they run out."""
-    shares = []
-    for rows in rounds:
-        size = -(-len(rows) // accelerator.num_processes)
-        first = accelerator.process_index * size
-        shares.append([rows[min(place, len(rows) - 1)] for place in range(first, first + size)])
-    return shares
-
-
-def _loader(dataset: Dataset, batches: list[list[int]], num_workers: int, accelerator: Accelerator) -> DataLoader:
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        collate_fn=collate,
-        num_workers=num_workers,
-        pin_memory=accelerator.device.type == "cuda",
-    )
-
-
-def _embed_all(
-    embed: Callable[[torch.Tensor], torch.Tensor], loader: DataLoader, accelerator: Accelerator
-) -> Iterator[torch.Tensor]:
-    for batch in loader:
-        if "pixel_values" not in batch:
-            raise ValueError(f"the data set gives {', '.join(batch)} but no `pixel_values`; prepare the images first")
-        pixels = batch["pixel_values"].to(accelerator.device, non_blocking=True)
-        with accelerator.autocast():
-            embeddings = embed(pixels)
-        yield accelerator.gather(embeddings.float().contiguous())
-
-
-def _one_behind(values: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Each value after the next one was asked for, so that a device computes while the value before is copied."""
-    previous = None
-    for value in values:
-        if previous is not None:
-            yield previous
-        previous = value
-    if previous is not None:
-        yield previous
-
-
-def _embedder(model: nn.Module, flip: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+def _embedder(model: nn.Module, flip: bool, accelerator: Accelerator) -> Callable[[torch.Tensor], torch.Tensor]:
     """From pixels to embeddings, as wide as the result."""
     try:
         tap, problem = embedding_tap(model), None
@@ -199,7 +150,8 @@ def _embedder(model: nn.Module, flip: bool) -> Callable[[torch.Tensor], torch.Te
         tap, problem = None, error
 
     def embed(pixels: torch.Tensor) -> torch.Tensor:
-        output = model(pixel_values=pixels)
+        with accelerator.autocast():
+            output = model(pixel_values=pixels)
         embeddings = getattr(output, "embeddings", None) if tap is None else tap.take()
         if embeddings is None:
             raise ValueError(f"the output of {type(model).__name__} has no `embeddings`, and {problem}") from problem

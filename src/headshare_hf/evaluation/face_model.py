@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, PreTrainedConfig
-from transformers.utils import cached_file
 
 from ..models import HeadShareModel
+from ..models.hub_cache import CONFIG_FILE, PROCESSOR_FILE, cached_commit, explained, is_missing
 from .embedding_key import weights_digest
 
 
@@ -74,17 +74,18 @@ def load_face_model(name_or_path: str, revision: str | None = None) -> FaceModel
         revision (`str`, *optional*): Branch, tag or commit on the Hub. It is resolved once, for all files.
 
     Raises:
-        OSError: There is no such model.
+        OSError: There is no such model, or it is neither in the cache nor to be reached; tells what the cache holds.
         ValueError: It is of another package, or has no image processor.
     """
-    config, _ = PreTrainedConfig.get_config_dict(name_or_path, revision=revision)
+    with explained(name_or_path, {"revision": revision}, CONFIG_FILE):
+        config, _ = PreTrainedConfig.get_config_dict(name_or_path, revision=revision)
     if config.get("model_type") != "headshare":
         raise ValueError(
             f"{name_or_path} is a model of type {config.get('model_type')!r}, and this evaluation reads type "
             "'headshare'; for others call `extract_embeddings` and `verify_pairs`, or store the features of IJB images "
             "and give them with --features"
         )
-    commit = _commit(name_or_path, revision)
+    commit = cached_commit(name_or_path, {"revision": revision})
     processor = _load_processor(name_or_path, commit or revision)
     model = HeadShareModel.from_pretrained(name_or_path, revision=commit or revision, dtype=torch.float32)
     return FaceModel(name_or_path, commit, weights_digest(model), model, processor)
@@ -117,19 +118,15 @@ def load_features(path: str | Path) -> StoredFeatures:
 
 
 def _load_processor(name_or_path: str, revision: str | None) -> Any:
+    options = {"revision": revision}
     try:
-        return AutoImageProcessor.from_pretrained(name_or_path, revision=revision)
+        with explained(name_or_path, options, PROCESSOR_FILE):
+            return AutoImageProcessor.from_pretrained(name_or_path, **options)
     except OSError as error:
+        if not is_missing(name_or_path, PROCESSOR_FILE, options):
+            raise
         raise ValueError(
-            f"{name_or_path} has no image processor (preprocessor_config.json), so that size, statistics and channel "
+            f"{name_or_path} has no image processor ({PROCESSOR_FILE}), so that size, statistics and channel "
             "order of its images are not known; save one beside the model: `HeadShareImageProcessor(size=..., "
             "image_mean=..., image_std=..., channel_order=...).save_pretrained(FOLDER)`"
         ) from error
-
-
-def _commit(name_or_path: str, revision: str | None) -> str | None:
-    """The commit that a file of the Hub's cache is of, which its folder is named after."""
-    if Path(name_or_path).is_dir():
-        return None
-    folder = Path(str(cached_file(name_or_path, "config.json", revision=revision))).parent
-    return folder.name if folder.parent.name == "snapshots" else None

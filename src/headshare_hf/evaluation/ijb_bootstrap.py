@@ -11,8 +11,10 @@ from .ijb_templates import occurring_rows
 from .pair_bootstrap import Interval
 
 
-# Entries of a block of the matrix that counts pairs: 64 MB in each of two types.
-_BLOCK_ENTRIES = 1 << 23
+# Entries of a block of the matrix that counts pairs: 32 MB in each of two types.
+_BLOCK_ENTRIES = 1 << 22
+# Pairs whose weights are added up at a time for all draws, in int32: templates would have to be drawn 1,400 times each.
+_BLOCK_PAIRS = 1024
 
 
 class TemplateBootstrap:
@@ -23,8 +25,9 @@ class TemplateBootstrap:
     would be far too narrow.
 
     The weights of all impostor pairs are only ever added up, for all draws at once, as a matrix product. To find a low
-    FAR, a draw goes through the top impostor pairs alone: a little more than the share of the highest FAR asked for.
-    The numbers are those of the whole weighted list, exactly.
+    FAR, only the top impostor pairs count: a little more than the share of the highest FAR asked for. Their weights are
+    added up in blocks, for all draws at once too, and a draw goes through the pairs of the one block that reaches the
+    FAR. The numbers are those of the whole weighted list, exactly.
 
     Args:
         first (`np.ndarray` of integers and shape `(num_pairs,)`): Row of the first template of every pair.
@@ -70,6 +73,7 @@ class TemplateBootstrap:
         genuine = self._ordered(scores, np.flatnonzero(self._is_same))
         impostors = np.flatnonzero(~self._is_same)
         top = self._top(scores, impostors, int(1.25 * max(fars) * len(impostors)) + 1000)
+        reached = self._reached(top)
         result = np.empty((len(self.multiplicity), len(fars)))
         totals = tqdm(self._impostor_totals().tolist(), desc="bootstrap", disable=None if progress else True)
         for row, (drawn, total) in enumerate(zip(self.multiplicity, totals, strict=True)):
@@ -80,14 +84,22 @@ class TemplateBootstrap:
                     "bootstrap, use num_resamples=0"
                 )
             allowed = [_allowed(far, total) for far in fars]
-            false = top.weights(drawn).cumsum()
-            while false[-1] <= max(allowed) and len(top.scores) < len(impostors):
+            while reached[-1, row] <= max(allowed) and len(top.scores) < len(impostors):
                 top = self._top(scores, impostors, 2 * len(top.scores))
-                false = top.weights(drawn).cumsum()
-            # The first impostor that is too much; genuine scores have to be above it.
-            limits = np.append(top.scores, -np.inf)[np.searchsorted(false, allowed, side="right")]
+                reached = self._reached(top)
+            limits = np.array([top.limit(drawn, reached[:, row], number) for number in allowed])
+            # Genuine scores have to be above the first impostor that is too much.
             result[row] = true[np.searchsorted(-genuine.scores, -limits, side="left")] / true[-1]
         return result
+
+    def _reached(self, top: "_Pairs") -> np.ndarray:
+        """The weights of the pairs up to the end of each block, `(num_blocks, num_resamples)`."""
+        drawn = np.ascontiguousarray(self.multiplicity.T, dtype=np.int32)
+        sums = [
+            np.einsum("ij,ij->j", drawn.take(top.first[part], axis=0), drawn.take(top.second[part], axis=0))
+            for part in top.blocks()
+        ]
+        return np.cumsum(sums, axis=0, dtype=np.int64)
 
     def _ordered(self, scores: np.ndarray, pairs: np.ndarray) -> "_Pairs":
         pairs = pairs[np.argsort(-scores[pairs])]
@@ -102,21 +114,18 @@ class TemplateBootstrap:
 
     def _impostor_totals(self) -> np.ndarray:
         """The weight of all impostor pairs in every draw: m A m, with the matrix A that counts impostor pairs."""
-        impostors = np.flatnonzero(~self._is_same)
-        first, second = self._first[impostors], self._second[impostors]
-        num_templates = self.multiplicity.shape[1]
-        left, left_row = occurring_rows(first, num_templates)
-        right, right_row = occurring_rows(second, num_templates)
-        multiplicity = torch.from_numpy(self.multiplicity).double()
-        totals = torch.zeros(len(multiplicity), dtype=torch.float64)
-        rows = max(1, _BLOCK_ENTRIES // len(right))
+        first, second = self._first[~self._is_same], self._second[~self._is_same]
+        left, left_row = occurring_rows(first, self.multiplicity.shape[1])
+        right, right_row = occurring_rows(second, self.multiplicity.shape[1])
+        # Sorted, the entries of some rows lie together.
+        entries = left_row[first].astype(np.int64) * len(right) + right_row[second]
+        entries.sort()
+        drawn_left, drawn_right = (torch.from_numpy(self.multiplicity.T[side]).double() for side in (left, right))
+        totals = torch.zeros(len(self.multiplicity), dtype=torch.float64)
+        rows = max(1, _BLOCK_ENTRIES // max(1, len(right)))
         for start in range(0, len(left), rows):
-            row = left_row[first] - start
-            inside = np.flatnonzero((row >= 0) & (row < rows))
-            entries = row[inside] * len(right) + right_row[second[inside]]
-            counts = torch.from_numpy(np.bincount(entries, minlength=rows * len(right))).double().view(rows, -1)
-            drawn = multiplicity[:, left[start : start + rows]]
-            totals += ((drawn @ counts[: drawn.shape[1]]) * multiplicity[:, right]).sum(dim=1)
+            counts = _dense_rows(entries, start, min(start + rows, len(left)), len(right))
+            totals += ((counts @ drawn_right) * drawn_left[start : start + rows]).sum(dim=0)
         return totals.long().numpy()
 
 
@@ -127,9 +136,25 @@ class _Pairs(NamedTuple):
     first: np.ndarray
     second: np.ndarray
 
-    def weights(self, drawn: np.ndarray) -> np.ndarray:
+    def weights(self, drawn: np.ndarray, part: slice = slice(None)) -> np.ndarray:
         """How often each pair counts, in a draw with each template as often as this."""
-        return drawn[self.first] * drawn[self.second]
+        return drawn[self.first[part]] * drawn[self.second[part]]
+
+    def blocks(self) -> list[slice]:
+        """Parts of at most `_BLOCK_PAIRS` pairs."""
+        return [slice(start, start + _BLOCK_PAIRS) for start in range(0, len(self.scores), _BLOCK_PAIRS)]
+
+    def limit(self, drawn: np.ndarray, reached: np.ndarray, allowed: int) -> float:
+        """
+        The score of the first pair with which the weights of a draw add up to more than `allowed`, minus infinity if
+        none does; `reached` are the sums at the ends of the blocks.
+        """
+        number = int(np.searchsorted(reached, allowed, side="right"))
+        if number == len(reached):
+            return -np.inf
+        part = self.blocks()[number]
+        sums = self.weights(drawn, part).cumsum() + (reached[number - 1] if number else 0)
+        return float(self.scores[part][np.searchsorted(sums, allowed, side="right")])
 
 
 def percentile_interval(values: np.ndarray, confidence: float) -> Interval:
@@ -153,6 +178,13 @@ def _draw(num_templates: int, num_resamples: int, seed: int) -> np.ndarray:
     generator = np.random.default_rng(seed)
     draws = (generator.integers(num_templates, size=num_templates) for _ in range(num_resamples))
     return np.stack([np.bincount(draw, minlength=num_templates) for draw in draws])
+
+
+def _dense_rows(entries: np.ndarray, start: int, stop: int, width: int) -> torch.Tensor:
+    """Rows of a matrix that counts how often each of its entries, numbered row by row, is in a sorted list."""
+    begin, end = np.searchsorted(entries, [start * width, stop * width])
+    counts = np.bincount(entries[begin:end] - start * width, minlength=(stop - start) * width)
+    return torch.from_numpy(counts).double().view(stop - start, width)
 
 
 def _allowed(far: float, total: int) -> int:

@@ -1,5 +1,9 @@
 """From features of images to features of templates, and from these to the scores of pairs, as insightface does it."""
 
+import mmap
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -7,12 +11,16 @@ import torch
 from tqdm.auto import tqdm
 
 from ..data.ijb import IjbProtocol
+from .arrays import to_array
 
 
-# Rows of images, and entries of a block of the similarity matrix: 64 MB of features, 256 MB of similarities. With
-# 1,024 rows, pooling IJB-C took four times as long.
-_IMAGE_ROWS = 16384
-_BLOCK_ENTRIES = 1 << 25
+# Rows of images that are pooled at a time, so that what is made of them stays in the cache of the processor.
+_IMAGE_ROWS = 1024
+# Entries of a block of the similarity matrix, 1 GB. All that IJB-C needs is half of that, and a second block would mean a
+# second pass over the pairs.
+_BLOCK_ENTRIES = 1 << 27
+# Pairs whose places in that matrix are worked out at a time, likewise for the cache.
+_PAIR_ROWS = 1 << 16
 
 
 def pool_templates(
@@ -50,19 +58,27 @@ def pool_templates(
             row and image), or the features of a template cancel (names the template).
     """
     _check_shape(features, protocol, flip)
-    weights = image_weights(protocol, detector_score)
+    weights = image_weights(protocol, detector_score).numpy()
     templates = torch.from_numpy(protocol.image_template)
-    size = features.shape[1] // 2 if flip else features.shape[1]
+    views = 2 if flip else 1
+    size = features.shape[1] // views
     pooled = torch.zeros(protocol.num_templates, size, dtype=torch.float64)
-    starts = range(0, len(features), _IMAGE_ROWS)
-    for start in tqdm(starts, desc="pooling templates", disable=None if progress else True):
+    buffers = cycle(np.empty((2, _IMAGE_ROWS, size)))
+
+    def weigh(start: int) -> tuple[slice, torch.Tensor]:
         rows = slice(start, start + _IMAGE_ROWS)
-        block = _image_features(features[rows], start, protocol, flip, norm)
-        pooled.index_add_(0, templates[rows], block.mul_(weights[rows, None]))
+        block = to_array(features[rows]).reshape(-1, views, size)
+        scales = weights[rows] if norm else weights[rows] / _lengths(block, start, protocol)
+        values = np.einsum("ivk,i->ik", block, scales, out=next(buffers)[: len(block)])
+        _release(features)
+        return rows, torch.from_numpy(values)
+
+    starts = range(0, len(features), _IMAGE_ROWS)
+    blocks = tqdm(_one_ahead(weigh, starts), "pooling templates", len(starts), disable=None if progress else True)
+    for rows, values in blocks:
+        pooled.index_add_(0, templates[rows], values)
     lengths = pooled.norm(dim=1, keepdim=True)
-    empty = np.flatnonzero(lengths.numpy() == 0)
-    if len(empty):
-        raise ValueError(f"the features of template {protocol.template_ids[empty[0]]} add up to zero")
+    _check_templates(lengths[:, 0].numpy(), features, protocol)
     return pooled.div_(lengths).numpy()
 
 
@@ -105,12 +121,25 @@ def score_pairs(templates: np.ndarray, first: np.ndarray, second: np.ndarray, *,
     right, right_row = occurring_rows(second, len(templates))
     columns = torch.from_numpy(templates[right]).double().T
     rows = max(1, min(_BLOCK_ENTRIES // len(right), len(left)))
+    # Places in the matrix are counted through, row by row.
+    row_start, column = left_row.astype(np.int64) * len(right), right_row.astype(np.int64)
     scores = np.empty(len(first), dtype=np.float64)
-    for start in tqdm(range(0, len(left), rows), desc="scoring pairs", disable=None if progress else True):
-        block = (torch.from_numpy(templates[left[start : start + rows]]).double() @ columns).numpy()
-        row = left_row[first] - start
-        inside = np.flatnonzero((row >= 0) & (row < rows)) if rows < len(left) else slice(None)
-        scores[inside] = block[row[inside], right_row[second[inside]]]
+    parts = [slice(start, start + _PAIR_ROWS) for start in range(0, len(first), _PAIR_ROWS)]
+
+    def fill(part: slice) -> None:
+        place = row_start.take(first[part])
+        place += column.take(second[part])
+        if rows == len(left):
+            block.take(place, out=scores[part], mode="clip")  # All are inside, and to check that takes a copy.
+        else:
+            place -= start * len(right)
+            inside = np.flatnonzero((place >= 0) & (place < len(block)))
+            scores[part][inside] = block[place[inside]]
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        for start in tqdm(range(0, len(left), rows), desc="scoring pairs", disable=None if progress else True):
+            block = (torch.from_numpy(templates[left[start : start + rows]]).double() @ columns).numpy().ravel()
+            list(threads.map(fill, parts))
     return scores
 
 
@@ -130,28 +159,55 @@ def occurring_rows(rows: np.ndarray, num_templates: int) -> tuple[np.ndarray, np
     return np.flatnonzero(present), np.cumsum(present, dtype=np.int32) - 1
 
 
-def _image_features(block: Any, start: int, protocol: IjbProtocol, flip: bool, norm: bool) -> torch.Tensor:
-    """Of some images, in float64: with the mirror image added, and of unit length if asked for."""
-    source = block.detach().cpu().double().numpy() if isinstance(block, torch.Tensor) else block
-    half = source.shape[1] // 2 if flip else source.shape[1]
-    sums = source[:, :half].astype(np.float64)  # A copy, which the caller may scale in place.
-    if flip:
-        sums += source[:, half:]
-    values = torch.from_numpy(sums)
-    if not values.sum().isfinite():
-        _raise_for_first(~values.isfinite().all(dim=1), start, protocol, "is not finite; look at the network, and at")
-    if not norm:
-        lengths = values.norm(dim=1, keepdim=True)
-        _raise_for_first(
-            lengths[:, 0] == 0, start, protocol, "is zero and has no direction; use norm=True, or look at"
+def _one_ahead(function: Callable[[int], Any], items: Iterable[int]) -> Iterator[Any]:
+    """What a function returns for every item; a second thread works on the next one meanwhile."""
+    with ThreadPoolExecutor(1) as thread:
+        pending: Future | None = None
+        for item in items:
+            following = thread.submit(function, item)
+            if pending is not None:
+                yield pending.result()
+            pending = following
+        if pending is not None:
+            yield pending.result()
+
+
+def _lengths(block: np.ndarray, start: int, protocol: IjbProtocol) -> np.ndarray:
+    """Of the features of some images `(num_images, num_views, size)`, views added."""
+    sums = block.sum(axis=1, dtype=np.float64)
+    lengths = np.sqrt(np.einsum("ik,ik->i", sums, sums))
+    _raise_for_first(lengths == 0, start, protocol, "is zero and has no direction; use norm=True, or look at")
+    return lengths
+
+
+def _release(features: Any) -> None:
+    """
+    Gives back what was read of a memory map, which otherwise counts as memory of this process until others need it. A
+    private map is left alone, as its changes would be lost.
+    """
+    mapped = isinstance(features, np.memmap) and features.mode != "c" and isinstance(features.base, mmap.mmap)
+    if mapped and hasattr(mmap, "MADV_DONTNEED"):
+        features.base.madvise(mmap.MADV_DONTNEED)
+
+
+def _check_templates(lengths: np.ndarray, features: Any, protocol: IjbProtocol) -> None:
+    if not np.isfinite(lengths).all():
+        # The sums tell that a feature is not finite; which one it is need only be looked for now.
+        for start in range(0, len(features), _IMAGE_ROWS):
+            bad = ~np.isfinite(to_array(features[start : start + _IMAGE_ROWS])).all(axis=1)
+            _raise_for_first(bad, start, protocol, "is not finite; look at the network, and at")
+        template = protocol.template_ids[np.flatnonzero(~np.isfinite(lengths))[0]]
+        raise ValueError(
+            f"the features of template {template} are too large to add up; divide all of them by a number"
         )
-        values /= lengths
-    return values
+    empty = np.flatnonzero(lengths == 0)
+    if len(empty):
+        raise ValueError(f"the features of template {protocol.template_ids[empty[0]]} add up to zero")
 
 
-def _raise_for_first(bad: torch.Tensor, start: int, protocol: IjbProtocol, problem: str) -> None:
+def _raise_for_first(bad: np.ndarray, start: int, protocol: IjbProtocol, problem: str) -> None:
     if bad.any():
-        row = start + int(bad.int().argmax())
+        row = start + int(bad.argmax())
         raise ValueError(f"the feature in row {row} {problem} image {protocol.image_names[row]!r}")
 
 

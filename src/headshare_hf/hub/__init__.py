@@ -1,6 +1,7 @@
 """The Hub: model cards, and weights of other layouts."""
 
-from .cache import describe_cached
+from ..models.hub_cache import describe_cached
+from ..models.hub_commit import CARD_FILE, TRAINING_FILE
 from .card import METRICS, render_card
 from .card_fields import (
     CardDataset,
@@ -24,7 +25,7 @@ from .latency import LatencyEntry, LatencyTable, latency_table
 from .onnx_model import OnnxModel
 from .planned_card import PlannedFields, ReportedTable, render_planned_card
 from .publish import Publication, publish_folder
-from .publish_files import CARD_FILE, TRAINING_FILE, select_files
+from .publish_files import select_files
 from .quantization import QuantizationRecord, quantize_onnx
 from .verification_pipeline import FaceVerificationPipeline
 

@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..models import backbone_names
 from .card_checks import check_fields, is_non_commercial
-from .card_fields import CardFields, CardHead, CardMethod, CardResult
+from .card_fields import LOCAL_DATA, CardFields, CardHead, CardMethod, CardResult
 from .card_verification import SUBJECTS, TASK, head_text, pair_results, pair_rows
 
 
@@ -48,6 +48,7 @@ TERMS = {
     "teacher_head": "T² KL(p_t || p_th)",
     "teacher_head_ce": "CE(p_th, y)",
     "embedding": "||z_s - z_t||²",
+    "contrastive": "CRD(e_s, e_t)",
 }
 
 # Symbols of the equation, in the order in which the card explains them.
@@ -57,6 +58,7 @@ SYMBOLS = {
     "p_th": "`p_th` is the output of the teacher's frozen classifier on the student's embedding",
     "p_t": "`p_t` is the teacher's output",
     "z_s": "`z_s` and `z_t` are the embeddings of student and teacher, {length}",
+    "e_s": "`e_s` and `e_t` are the embeddings of student and teacher, each after a linear layer to the unit sphere",
 }
 
 TEACHER_TAGS = ("knowledge-distillation", "arxiv:2201.06945")
@@ -121,7 +123,7 @@ def _metadata(card: CardFields) -> ModelCardData:
         license_name=card.license_name,
         license_link=card.license_link,
         base_model=card.base_model,
-        datasets=[card.dataset.id],
+        datasets=[card.dataset.id] if card.dataset.is_on_hub else None,
         tags=[task, "headshare_hf", *teacher_tags, method_tag, *subject_tags, *card.tags],
         metrics=sorted({result.metric_type for result in results}),
         model_name=card.model.name,
@@ -134,7 +136,8 @@ def _eval_result(result: CardResult) -> EvalResult:
     return EvalResult(
         task_type=result.task,
         task_name=_look_up(TASKS, result.task, "task"),
-        dataset_type=result.dataset_id,
+        # The Hub asks for it; without a namespace it names no data set there.
+        dataset_type=result.dataset_id.removeprefix(LOCAL_DATA),
         dataset_name=result.dataset_name,
         dataset_split=result.split,
         metric_type=metric.type,
@@ -149,6 +152,7 @@ def _derived(card: CardFields) -> dict[str, Any]:
     return {
         **describe_objective(card.method, card.model.head),
         "head": head_text(card.model.head),
+        "data_name": card.dataset.id.removeprefix(LOCAL_DATA),
         # Other architectures are those of transformers itself.
         "has_own_code": card.model.backbone in backbone_names() or card.model.backbone.startswith("timm/"),
         "subject": SUBJECTS[verification.subject] if verification else None,

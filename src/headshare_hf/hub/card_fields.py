@@ -7,6 +7,9 @@ from typing import Any
 from ..losses import LossWeights
 
 
+# Stands before the names of data that are not on the Hub, which then have the form of an id there.
+LOCAL_DATA = "local/"
+
 # Marks the fields that may be left empty; every other one is required.
 _OPTIONAL = {"optional": True}
 
@@ -108,7 +111,7 @@ class CardDataset:
 
     Attributes:
         name (`str`): For people, e.g. `"CIFAR-100"`.
-        id (`str`): Hub id, or a name in the same form where it is not on the Hub.
+        id (`str`): Hub id, or `local/<name>` where it is not on the Hub. Such data are named in the card and not linked.
         license (`str`): License of the images, in words.
         splits (`Mapping[str, int]`): Number of images of every split that was used.
     """
@@ -117,6 +120,11 @@ class CardDataset:
     id: str
     license: str
     splits: Mapping[str, int]
+
+    @property
+    def is_on_hub(self) -> bool:
+        """Whether the Hub may link to it."""
+        return not self.id.startswith(LOCAL_DATA)
 
 
 @dataclass(frozen=True)

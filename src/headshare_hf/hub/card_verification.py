@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from huggingface_hub import EvalResult
 
-from .card_fields import CardHead, CardPairs, CardVerification
+from .card_fields import LOCAL_DATA, CardHead, CardPairs, CardVerification
 
 
 # The Hub has no task of comparing two images; this one is that of the embeddings.
@@ -82,7 +82,7 @@ def pair_results(verification: CardVerification) -> list[EvalResult]:
         EvalResult(
             task_type=TASK,
             task_name=SUBJECTS[verification.subject].task,
-            dataset_type=pairs.id,
+            dataset_type=pairs.id.removeprefix(LOCAL_DATA),
             dataset_name=pairs.name,
             metric_type=pair_metric(name, pairs)[0],
             metric_name=(

@@ -1,7 +1,5 @@
 """Which network a state dict belongs to, by the names and shapes of its tensors."""
 
-import functools
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,12 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from ..models import backbone_names
-from ..models.backbone import Backbone
-from ..models.backbone_face import FaceBackbone
-from ..models.backbone_iresnet import IResNet
-from ..models.backbone_mobilefacenet import MobileFaceNet, MobileFaceNetPaper
+from ..models.backbone_shapes import BackboneFields, backbone_shapes, empty_backbone, read_fields
 from ..models.backbone_timm import TimmBackbone
-from ..models.backbones import TIMM_PREFIX, create_backbone
+from ..models.backbones import TIMM_PREFIX
 from .convert_names import rename_tensors
 
 
@@ -22,15 +17,6 @@ MOBILEFACENET_1X = "mobilefacenet_1x"
 
 # What the reference's networks call their classifier (`architectures`: resnet and wrn, vgg, MobileNetV2, the others).
 _CLASSIFIERS = ("fc", "classifier", "classifier.0", "linear")
-# All face networks divide both sides by it, rounding up, and end in this many channels.
-_STRIDE = 16
-_FINAL_CHANNELS = 512
-# The layer with a weight for every position of the final map, and the layer whose rows are the embedding's features.
-_FACE_LAYERS: dict[type[FaceBackbone], tuple[str, str]] = {
-    MobileFaceNet: ("features.layers.0.layers.0.weight", "features.layers.2.weight"),
-    MobileFaceNetPaper: ("linear7.conv.weight", "linear1.conv.weight"),
-    IResNet: ("fc.weight", "fc.weight"),
-}
 
 # The MobileFaceNet of TreB1eN/InsightFace_Pytorch (`model.py`) and its many descendants: insightface's network at
 # scale 1 under other names, for its parts and for the layers of a part.
@@ -85,7 +71,7 @@ def body_prefix(backbone: str) -> str:
 
 def classifier_names(backbone: str) -> tuple[str, ...]:
     """What the sources of a backbone may call its classifier."""
-    body = _build(backbone)
+    body = empty_backbone(backbone)
     if not isinstance(body, TimmBackbone):
         return _CLASSIFIERS
     name = body.model.timm_model.pretrained_cfg.get("classifier")
@@ -149,15 +135,20 @@ def near_layout(weights: Mapping[str, torch.Tensor]) -> str | None:
 
 def _layout(backbone: str, weights: Mapping[str, torch.Tensor], image_size: list[int] | None) -> Layout:
     weights = renamed_mobilefacenet(weights) if backbone == MOBILEFACENET_1X else weights
-    body = _build(backbone)
-    stem = next(name for name, shape in _shapes(backbone).items() if len(shape) == 4)
-    num_channels = weights[stem].shape[1] if stem in weights and weights[stem].ndim == 4 else 3
-    size, width = _face_fields(body, weights, image_size) if isinstance(body, FaceBackbone) else (image_size, None)
-    rest = [name for name in weights if name not in _shapes(backbone)]
-    owners = {name.rpartition(".")[0] for name in rest}
+    prefix = _inner_prefix(backbone)
+    fields = read_fields(backbone, {f"{prefix}{name}": tensor.shape for name, tensor in weights.items()})
+    own_size = None if fields.image_size is None else list(fields.image_size)
+    owners = {name.rpartition(".")[0] for name in weights.keys() - _expected(backbone).keys()}
     found = [name for name in classifier_names(backbone) if name in owners]
     classifier = found[0] if len(found) == 1 else None
-    return Layout(backbone, num_channels, size, width, classifier, _num_labels(weights, classifier))
+    return Layout(
+        backbone,
+        fields.num_channels,
+        own_size if image_size is None else image_size,
+        fields.embedding_size,
+        classifier,
+        _num_labels(weights, classifier),
+    )
 
 
 def _num_labels(weights: Mapping[str, torch.Tensor], classifier: str | None) -> int | None:
@@ -165,28 +156,12 @@ def _num_labels(weights: Mapping[str, torch.Tensor], classifier: str | None) -> 
     return None if classifier is None or tensor is None or not tensor.ndim else len(tensor)
 
 
-def _face_fields(
-    body: FaceBackbone, weights: Mapping[str, torch.Tensor], image_size: list[int] | None
-) -> tuple[list[int], int]:
-    spatial, embedding = (weights.get(name) for name in _FACE_LAYERS[type(body)])
-    width = body.num_features if embedding is None or not embedding.ndim else len(embedding)
-    if image_size is not None:
-        return image_size, width
-    sides = list(body.final_size)
-    if spatial is not None and spatial.ndim == 4:
-        sides = list(spatial.shape[2:])
-    elif spatial is not None and spatial.ndim == 2:
-        side = math.isqrt(spatial.shape[1] // _FINAL_CHANNELS)
-        sides = [side, side]
-    return [_STRIDE * max(side, 1) for side in sides], width
-
-
 def _problems(backbone: str, weights: Mapping[str, torch.Tensor], image_size: list[int] | None) -> list[str]:
     """What keeps a state dict from being that of a network, by the names of this package."""
     weights = renamed_mobilefacenet(weights) if backbone == MOBILEFACENET_1X else weights
     layout = _layout(backbone, weights, image_size)
     sides = None if layout.image_size is None else (layout.image_size[0], layout.image_size[1])
-    expected = _shapes(backbone, layout.num_channels, sides, layout.embedding_size)
+    expected = _expected(backbone, BackboneFields(layout.num_channels, sides, layout.embedding_size))
     of_classifier = re.compile(f"{re.escape(layout.classifier or '')}\\.(weight|bias)")
     missing = [f"{name} (missing)" for name in expected if name not in weights]
     extra = [f"{name} (unknown)" for name in weights if name not in expected and not of_classifier.fullmatch(name)]
@@ -198,26 +173,12 @@ def _problems(backbone: str, weights: Mapping[str, torch.Tensor], image_size: li
     return missing + extra + misshapen
 
 
-@functools.lru_cache(maxsize=128)
-def _build(
-    backbone: str,
-    num_channels: int = 3,
-    image_size: tuple[int, int] | None = None,
-    embedding_size: int | None = None,
-) -> Backbone:
-    with torch.device("meta"):
-        return create_backbone(
-            backbone, num_channels, None if image_size is None else list(image_size), embedding_size
-        )
+def _expected(backbone: str, *fields: BackboneFields) -> dict[str, torch.Size]:
+    """The tensors of a network by the names that sources give them."""
+    prefix = _inner_prefix(backbone)
+    return {name.removeprefix(prefix): shape for name, shape in backbone_shapes(backbone, *fields).items()}
 
 
-@functools.lru_cache(maxsize=128)
-def _shapes(
-    backbone: str,
-    num_channels: int = 3,
-    image_size: tuple[int, int] | None = None,
-    embedding_size: int | None = None,
-) -> dict[str, torch.Size]:
-    body = _build(backbone, num_channels, image_size, embedding_size)
-    prefix = body_prefix(backbone).removeprefix("backbone.")
-    return {name.removeprefix(prefix): tensor.shape for name, tensor in body.state_dict().items()}
+def _inner_prefix(backbone: str) -> str:
+    """What the module of a backbone puts before the names of a source's tensors."""
+    return body_prefix(backbone).removeprefix("backbone.")

@@ -39,13 +39,8 @@ def convert_state_dict(
         expected = HeadShareForImageClassification(config).state_dict()
     weights = _without_parallel(state_dict)
     body, classifiers = _BASE + body_prefix(config.backbone), classifier_names(config.backbone)
-    converted = rename_tensors(weights, {name: _rename(name, expected, body, classifiers) for name in weights})
-    problems = _problems(converted, expected, partial)
-    if problems:
-        described = f"{config.backbone} with {config.num_labels} classes"
-        raise ValueError(f"the weights are not those of {described} ({problems}){_looks_like(weights, config)}")
-    check_finite(weights)
-    return converted
+    names = {name: _rename(name, expected, body, classifiers) for name in weights}
+    return _converted(weights, names, expected, config, partial)
 
 
 def convert_backbone_state_dict(
@@ -72,22 +67,15 @@ def convert_backbone_state_dict(
         `dict[str, torch.Tensor]`: The same tensors, ready for `load_state_dict`.
 
     Raises:
-        ValueError: Tensors are unknown, missing, of another shape or not finite, or two get one name; all of them are
-            named.
+        ValueError: As [`convert_state_dict`].
     """
     with torch.device("meta"):
         expected = HeadShareModel(config).state_dict()
     weights = _without_parallel(state_dict)
     if config.backbone == MOBILEFACENET_1X:
         weights = renamed_mobilefacenet(weights)
-    prefix = body_prefix(config.backbone)
-    converted = {prefix + name: tensor for name, tensor in weights.items()}
-    problems = _problems(converted, expected)
-    if problems:
-        described = f"{config.backbone} for `image_size` {config.image_size}"
-        raise ValueError(f"the weights are not those of {described} ({problems}){_looks_like(weights, config)}")
-    check_finite(weights)
-    return converted
+    names = {name: body_prefix(config.backbone) + name for name in weights}
+    return _converted(weights, names, expected, config)
 
 
 def _without_parallel(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -103,9 +91,29 @@ def _rename(name: str, expected: Mapping[str, torch.Tensor], body: str, classifi
     return f"classifier.{leaf}" if owner in classifiers else name
 
 
-def _problems(
-    converted: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], partial: bool = False
-) -> str:
+def _converted(
+    weights: Mapping[str, torch.Tensor],
+    names: Mapping[str, str],
+    expected: Mapping[str, torch.Tensor],
+    config: HeadShareConfig,
+    partial: bool = False,
+) -> dict[str, torch.Tensor]:
+    """The tensors by their new names, if these are exactly those that are expected."""
+    converted = rename_tensors(weights, names)
+    problems = _problems(converted, expected, partial)
+    if problems:
+        classes = f" with {config.num_labels} classes" if "classifier.weight" in expected else ""
+        near = near_layout(weights)
+        hint = f". They look like {near}" if near not in (None, config.backbone) else ""
+        raise ValueError(
+            f"the weights are not those of {config.backbone} for `image_size` {config.image_size}{classes} "
+            f"({problems}){hint}"
+        )
+    check_finite(weights)
+    return converted
+
+
+def _problems(converted: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], partial: bool) -> str:
     """What does not fit, tensor by tensor; empty where everything does."""
     shared = {name: tensor for name, tensor in sorted(converted.items()) if name in expected}
     extra = sorted(converted.keys() - shared.keys())
@@ -122,9 +130,3 @@ def _problems(
     ]
     problems = [("unknown", extra), ("missing", missing), ("of another shape", misshapen), ("no weights", other_kind)]
     return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems if names)
-
-
-def _looks_like(weights: Mapping[str, torch.Tensor], config: HeadShareConfig) -> str:
-    """The backbone whose tensors these are, if it is another one."""
-    name = near_layout(weights)
-    return f". They look like {name}" if name not in (None, config.backbone) else ""

@@ -16,11 +16,11 @@ from ..data.pixels import working_size
 from ..evaluation import Verifier
 from ..models import HeadShareForImageClassification, HeadShareModel
 from ..models.configuration_headshare import has_placeholder_labels
-from .cache import split_revision
 from .export import DEFAULT_OPSET, export_onnx, export_program
 from .latency import LatencyEntry, latency_table
 from .onnx_model import OnnxModel
 from .quantization import MODES, QuantizationRecord, quantize_onnx
+from .revisions import split_revision
 
 
 _ONNX, _INT8, _PROGRAM, _RECORD, _TABLE = "model.onnx", "model.int8.onnx", "model.pt2", "export.json", "latency.md"

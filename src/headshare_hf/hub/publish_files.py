@@ -12,12 +12,10 @@ from safetensors import SafetensorError, safe_open
 from transformers.dynamic_module_utils import get_relative_imports
 
 from ..models import CENTERS_FILE
+from ..models.hub_cache import CONFIG_FILE, INDEX_FILE, PROCESSOR_FILE, WEIGHTS_FILE
+from ..models.hub_commit import CARD_FILE, TRAINING_FILE, check_card
 
 
-CARD_FILE, CONFIG_FILE, PROCESSOR_FILE = "README.md", "config.json", "preprocessor_config.json"
-TRAINING_FILE = "training_config.json"
-WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
-_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 # Neither the end of an address or of a tag, nor a division.
 _ABSOLUTE = re.compile(r"(?<![\w./:~<-])/[^\s\"'`<>|()\[\]{},;/][^\s\"'`<>|()\[\]{},;]*")
 _REMEDIES = {
@@ -25,11 +23,6 @@ _REMEDIES = {
     CONFIG_FILE: "the configuration; save the model with `save_pretrained`",
     PROCESSOR_FILE: "the image processor; save it with `processor.save_pretrained`",
 }
-
-
-def is_weights_file(name: str) -> bool:
-    """Whether a file of a repository holds weights as [`select_files`] publishes them."""
-    return name == CENTERS_FILE or _WEIGHTS.fullmatch(name) is not None
 
 
 def select_files(folder: str | Path) -> dict[str, Path]:
@@ -73,11 +66,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _check_card(path: Path) -> None:
     try:
-        metadata = ModelCard.load(path).data.to_dict()
+        card = ModelCard.load(path)
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"the metadata of the model card {path} cannot be read ({error}); write it again") from error
-    if not metadata.get("license"):
-        raise ValueError(f"the model card {path} says no license; add `license: ...` to its metadata")
+    check_card(card, f"the model card {path}")
     _check_places(path, path.read_text(encoding="utf-8"))
 
 

@@ -1,20 +1,45 @@
 """Losses, one per file, and the objective that adds them up."""
 
+from .chunked_cross_entropy import chunked_cross_entropy
+from .chunked_kd import chunked_kd
+from .companions import COMPANIONS, CompanionLoss, Features
+from .contrastive import ContrastiveLoss
 from .cross_entropy import cross_entropy
 from .embedding import DISTANCES, embedding_loss
 from .kd import kd_loss
+from .negatives import NEGATIVES, Contrast, NegativeSampler
 from .objective import DistillationObjective, LossWeights, ObjectiveInputs
-from .scores import DenseScores, Scores
+from .scores import ChunkedScores, DenseScores, MomentScores, Sampling, Scores, ShardedScores
+from .sharded import sharded_cross_entropy, sharded_kd
+from .teacher_moments import TeacherMoments, moments_kd, teacher_moments
 
 
 __all__ = [
+    "COMPANIONS",
     "DISTANCES",
+    "NEGATIVES",
+    "ChunkedScores",
+    "CompanionLoss",
+    "Contrast",
+    "ContrastiveLoss",
     "DenseScores",
     "DistillationObjective",
+    "Features",
     "LossWeights",
+    "MomentScores",
+    "NegativeSampler",
     "ObjectiveInputs",
+    "Sampling",
     "Scores",
+    "ShardedScores",
+    "TeacherMoments",
+    "chunked_cross_entropy",
+    "chunked_kd",
     "cross_entropy",
     "embedding_loss",
     "kd_loss",
+    "moments_kd",
+    "sharded_cross_entropy",
+    "sharded_kd",
+    "teacher_moments",
 ]

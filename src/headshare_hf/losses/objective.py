@@ -1,6 +1,6 @@
 """The sum of the loss parts, each computed only where its weight asks for it."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TypeVar
 
 import torch
@@ -25,6 +25,7 @@ class LossWeights:
         teacher_head (`float`): Softened KL of the teacher's head on the student's embedding.
         teacher_head_ce (`float`): Cross-entropy of the teacher's head on the student's embedding.
         embedding (`float`): Squared distance of the embeddings.
+        contrastive (`float`): Contrastive loss (CRD) of the embeddings, see [`ContrastiveLoss`].
 
     Raises:
         ValueError: A weight is negative or not finite, or all are 0.
@@ -35,6 +36,7 @@ class LossWeights:
     teacher_head: float = 0.0
     teacher_head_ce: float = 0.0
     embedding: float = 0.0
+    contrastive: float = 0.0
 
     def __post_init__(self) -> None:
         for name, weight in asdict(self).items():
@@ -44,7 +46,9 @@ class LossWeights:
             raise ValueError("all loss weights are 0; nothing would be trained")
 
     @classmethod
-    def coupled(cls, ce: float, kd: float, alpha_th: float, embedding: float = 0.0) -> "LossWeights":
+    def coupled(
+        cls, ce: float, kd: float, alpha_th: float, embedding: float = 0.0, contrastive: float = 0.0
+    ) -> "LossWeights":
         """
         Equations (1) and (2) of arXiv 2201.06945: both heads share the mass of each term, `alpha_th` going to the
         teacher's.
@@ -55,12 +59,12 @@ class LossWeights:
         if not 0 <= alpha_th <= 1:
             raise ValueError(f"`alpha_th` is {alpha_th}; it must be in [0, 1]")
         own = 1 - alpha_th
-        return cls(own * ce, own * kd, alpha_th * kd, alpha_th * ce, embedding)
+        return cls(own * ce, own * kd, alpha_th * kd, alpha_th * ce, embedding, contrastive)
 
     @property
     def needs_teacher(self) -> bool:
         """Whether a teacher is needed at all."""
-        return self.kd > 0 or self.embedding > 0 or self.needs_teacher_head
+        return self.needs_teacher_forward or self.needs_teacher_head
 
     @property
     def needs_teacher_head(self) -> bool:
@@ -70,7 +74,12 @@ class LossWeights:
     @property
     def needs_teacher_forward(self) -> bool:
         """Whether the teacher has to see the images; its head alone is enough for `teacher_head_ce`."""
-        return self.kd > 0 or self.embedding > 0 or self.teacher_head > 0
+        return self.kd > 0 or self.teacher_head > 0 or self.needs_teacher_embedding
+
+    @property
+    def needs_teacher_embedding(self) -> bool:
+        """Whether the teacher's embedding itself is compared, and not only what its classifier makes of it."""
+        return self.embedding > 0 or self.contrastive > 0
 
     @property
     def trains_own_head(self) -> bool:
@@ -91,6 +100,8 @@ class ObjectiveInputs:
         embeddings (`torch.Tensor` of shape `(batch_size, embedding_size)`):
             The student's embedding as the teacher's head reads it, after a projector if there is one.
         teacher_embeddings (`torch.Tensor` of shape `(batch_size, embedding_size)`): The teacher's embedding.
+        auxiliary (`dict[str, torch.Tensor]`):
+            Values of shape `()` of the parts that have parameters of their own, by the name of their weight.
     """
 
     labels: torch.Tensor
@@ -99,6 +110,7 @@ class ObjectiveInputs:
     teacher_head: Scores | None = None
     embeddings: torch.Tensor | None = None
     teacher_embeddings: torch.Tensor | None = None
+    auxiliary: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 class DistillationObjective:
@@ -158,13 +170,21 @@ class DistillationObjective:
             parts["embedding"] = embedding_loss(
                 _given(inputs.embeddings), _given(inputs.teacher_embeddings), self.embedding_distance
             )
+        if weights.contrastive:
+            parts["contrastive"] = _given(inputs.auxiliary.get("contrastive"))
         return parts
 
     def _divergence(self, student: Scores, teacher: Scores | None) -> torch.Tensor:
         teacher = _given(teacher)
-        return student.divergence(teacher, self._temperature(student.head), self._temperature(teacher.head))
+        return student.divergence(teacher, self.temperature_of(student.head), self.temperature_of(teacher.head))
 
-    def _temperature(self, head: nn.Module | None) -> float:
+    def temperature_of(self, head: nn.Module | None) -> float:
+        """
+        T of the scores of a head, unitless.
+
+        Raises:
+            ValueError: `kd_scale` is set and it is no cosine head.
+        """
         if self.kd_scale is None:
             return self.temperature
         if not isinstance(head, CosineHead):

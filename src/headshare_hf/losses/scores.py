@@ -1,13 +1,17 @@
 """What a head says of a batch of embeddings, and the two losses that are taken of it."""
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import nn
 
 from ..models import CosineHead
+from .chunked_cross_entropy import chunked_cross_entropy
+from .chunked_kd import chunked_kd
 from .cross_entropy import cross_entropy
 from .kd import kd_loss
+from .sharded import sharded_cross_entropy, sharded_kd
+from .teacher_moments import TeacherMoments, moments_kd
 
 
 class Scores(Protocol):
@@ -61,3 +65,128 @@ class DenseScores:
         if not isinstance(teacher, DenseScores):
             raise TypeError(f"logits cannot be compared with {type(teacher).__name__}; give both in the same form")
         return kd_loss(self.logits, teacher.logits, temperature, teacher_temperature)
+
+
+class Sampling(NamedTuple):
+    """
+    Classes that stand for all of them in the cross-entropy, see [`chunked_cross_entropy`].
+
+    Attributes:
+        rate (`float`): Share of the classes, in (0, 1].
+        seed (`int`): Of the run.
+        step (`int`): Of the training; each draws other classes.
+    """
+
+    rate: float = 1.0
+    seed: int = 0
+    step: int = 0
+
+
+ALL_CLASSES = Sampling()
+
+
+class ChunkedScores:
+    """
+    [`Scores`] as a head and what it reads; the losses go over the classes in chunks and never hold the logits.
+
+    Args:
+        head (`nn.Module`): An `nn.Linear` or a [`CosineHead`].
+        embeddings (`torch.Tensor` of shape `(batch_size, embedding_size)`): What it reads.
+        sampling ([`Sampling`], *optional*): Which classes the cross-entropy sees; all where not given.
+    """
+
+    def __init__(self, head: nn.Module, embeddings: torch.Tensor, sampling: Sampling = ALL_CLASSES) -> None:
+        self.head: nn.Module | None = head
+        self.embeddings = embeddings
+        self._classes = head
+        self._sampling = sampling
+
+    def cross_entropy(self, labels: torch.Tensor) -> torch.Tensor:
+        """See [`Scores`]."""
+        return chunked_cross_entropy(self.embeddings, labels, self._classes, *self._sampling)
+
+    def divergence(self, teacher: Scores, temperature: float, teacher_temperature: float) -> torch.Tensor:
+        """See [`Scores`]."""
+        if isinstance(teacher, MomentScores):
+            return teacher.divergence_of(self.embeddings, self._classes, temperature)
+        if not isinstance(teacher, ChunkedScores):
+            raise TypeError(f"chunks cannot be compared with {type(teacher).__name__}; give both in the same form")
+        return chunked_kd(
+            self.embeddings, self._classes, teacher.embeddings, teacher._classes, temperature, teacher_temperature
+        )
+
+
+class MomentScores:
+    """
+    [`Scores`] of a teacher of which only [`TeacherMoments`] are left. They teach students that its own frozen head reads.
+
+    Args:
+        head (`nn.Module`): The teacher's classifier.
+        moments ([`TeacherMoments`]): Taken of it.
+    """
+
+    def __init__(self, head: nn.Module, moments: TeacherMoments) -> None:
+        self.head: nn.Module | None = head
+        self._classes, self._moments = head, moments
+
+    def cross_entropy(self, labels: torch.Tensor) -> torch.Tensor:
+        """Not known any more."""
+        raise TypeError("the moments of a teacher say nothing of single classes; store its embeddings")
+
+    def divergence(self, teacher: Scores, temperature: float, teacher_temperature: float) -> torch.Tensor:
+        """Not known any more."""
+        raise TypeError("the moments of a teacher cannot be taught themselves; store its embeddings")
+
+    def divergence_of(self, embeddings: torch.Tensor, head: nn.Module, temperature: float) -> torch.Tensor:
+        """
+        [`moments_kd`] of a student's embeddings.
+
+        Raises:
+            TypeError: Another head reads them than that of the teacher.
+        """
+        if head is not self._classes:
+            raise TypeError(
+                f"the moments of a teacher teach through its own {type(self._classes).__name__} only, and another one reads "
+                "the student; store its embeddings"
+            )
+        return moments_kd(embeddings, head, self._moments, temperature)
+
+
+class ShardedScores:
+    """
+    [`Scores`] over classes that are split over the processes. The losses are those of the images of all processes.
+
+    Args:
+        head_shard (`nn.Module`): An `nn.Linear` or a [`CosineHead`] with the classes of this process.
+        shard_start (`int`): Number of the first one.
+        embeddings (`torch.Tensor` of shape `(batch_size, embedding_size)`): What it reads, of the images of this process.
+        sampling ([`Sampling`], *optional*): Which classes the cross-entropy sees; all where not given.
+    """
+
+    def __init__(
+        self,
+        head_shard: nn.Module,
+        shard_start: int,
+        embeddings: torch.Tensor,
+        sampling: Sampling = ALL_CLASSES,
+    ) -> None:
+        self.head: nn.Module | None = head_shard
+        self.embeddings = embeddings
+        self._classes = head_shard
+        self._start = shard_start
+        self._sampling = sampling
+
+    def cross_entropy(self, labels: torch.Tensor) -> torch.Tensor:
+        """See [`Scores`]."""
+        rate, seed, step = self._sampling
+        return sharded_cross_entropy(
+            self.embeddings, labels, self._classes, self._start, sample_rate=rate, seed=seed, step=step
+        )
+
+    def divergence(self, teacher: Scores, temperature: float, teacher_temperature: float) -> torch.Tensor:
+        """See [`Scores`]."""
+        if not isinstance(teacher, ShardedScores):
+            raise TypeError(f"shards cannot be compared with {type(teacher).__name__}; give both in the same form")
+        return sharded_kd(
+            self.embeddings, self._classes, teacher.embeddings, teacher._classes, temperature, teacher_temperature
+        )

@@ -17,7 +17,10 @@ from .backbone_staged import ResidualStage, StagedBackbone, StageMaps
 
 def channel_shuffle(hidden_state: torch.Tensor, groups: int) -> torch.Tensor:
     """Interleaves the `groups` parts of the channels of `(batch_size, channels, height, width)`."""
-    return hidden_state.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
+    shuffled = hidden_state.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
+    # Flattening ends the layout NHWC, in which convolutions can be faster.
+    is_last = hidden_state.is_contiguous(memory_format=torch.channels_last)
+    return shuffled.contiguous(memory_format=torch.channels_last) if is_last else shuffled
 
 
 def _conv1x1(in_channels: int, out_channels: int, groups: int = 1) -> nn.Conv2d:

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from torch import nn
+
+from .hub_cache import cached_commit
 
 
 CENTERS_FILE = "class_centers.safetensors"
@@ -62,24 +64,6 @@ def find_class_centers(name_or_path: str | Path, options: Mapping[str, Any]) -> 
         ) from error
     except EntryNotFoundError:
         return None
-
-
-def cached_commit(name_or_path: str | Path, options: Mapping[str, Any]) -> str | None:
-    """
-    The commit that `config.json` was last read from, without asking the Hub; `None` of a folder.
-
-    Args:
-        name_or_path (`str` or `Path`): Folder or Hub id.
-        options (`Mapping[str, Any]`): `revision`, `subfolder` and `cache_dir` as `from_pretrained` takes them.
-    """
-    if Path(name_or_path).is_dir():
-        return None
-    file = "/".join(filter(None, (options.get("subfolder"), "config.json")))
-    path = try_to_load_from_cache(
-        str(name_or_path), file, cache_dir=options.get("cache_dir"), revision=options.get("revision")
-    )
-    # .../snapshots/<commit>/config.json
-    return Path(path).parents[file.count("/")].name if isinstance(path, str) else None
 
 
 def load_class_centers(model: nn.Module, path: str | Path, missing: set[str]) -> set[str]:

@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig
 from .backbone_face import height_and_width
 from .backbones import check_backbone_name
 from .heads import DEFAULT_MARGINS, HEAD_TYPES
+from .hub_cache import CONFIG_FILE, explained
 from .margins import GRADIENTS
 from .thresholds import check_thresholds
 
@@ -94,6 +95,12 @@ class HeadShareConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         if self.id2label is not None and self.label2id is None:
             self.label2id = {str(name): int(index) for index, name in self.id2label.items()}
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As `PreTrainedConfig.from_pretrained`; where the Hub is not reached, it tells what the cache holds."""
+        with explained(pretrained_model_name_or_path, kwargs, CONFIG_FILE):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """

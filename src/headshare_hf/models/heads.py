@@ -14,6 +14,8 @@ IGNORED_LABEL = -1
 
 HEAD_TYPES = ("linear", "cosine", "arcface", "cosface", "combined", "adaface")
 DEFAULT_MARGINS: dict[str, float] = {"arcface": 0.5, "cosface": 0.4, "adaface": 0.4}
+# As in `torch.nn.functional.normalize`: the logits of a center of length zero are zero.
+_SMALLEST_LENGTH = 1e-12
 
 
 class CosineHead(nn.Module):
@@ -44,7 +46,9 @@ class CosineHead(nn.Module):
         """Maps `(batch_size, in_features)` to logits `(batch_size, out_features)` in [-scale, scale]."""
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings, centers = _at_least_float32(embeddings), _at_least_float32(self.weight)
-            return self.scale * F.linear(F.normalize(embeddings), F.normalize(centers))
+            # Products divided by the lengths of the centers are those with centers of length 1, without a second matrix.
+            lengths = torch.linalg.vector_norm(centers, dim=1).clamp(min=_SMALLEST_LENGTH)
+            return F.linear(self.scale * F.normalize(embeddings), centers) * lengths.reciprocal()
 
     def margin_logits(self, logits: torch.Tensor, labels: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
         """The logits that the cross-entropy of the training is taken of; here, those that come in."""

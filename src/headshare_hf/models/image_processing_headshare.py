@@ -10,6 +10,8 @@ from transformers.image_processing_base import BatchFeature
 from transformers.image_utils import ChannelDimension, PILImageResampling
 from transformers.processing_utils import ImagesKwargs
 
+from .hub_cache import PROCESSOR_FILE, explained
+
 
 REFERENCE = "image_processing_headshare.HeadShareImageProcessor"
 
@@ -76,6 +78,12 @@ class HeadShareImageProcessor(TorchvisionBackend):
         kwargs = super()._standardize_kwargs(*args, **kwargs)
         _check_statistics(kwargs["image_mean"], kwargs["image_std"], kwargs["channel_order"])
         return kwargs
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As `BaseImageProcessor.from_pretrained`; where the Hub is not reached, it tells what the cache holds."""
+        with explained(pretrained_model_name_or_path, kwargs, PROCESSOR_FILE):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """As `BaseImageProcessor.to_dict`, with the reference to the code by its backend."""

@@ -1,33 +1,19 @@
 """The two models: embeddings alone, and embeddings with a shareable classifier."""
 
-import contextlib
-import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .backbones import create_backbone
 from .class_centers import CENTERS_FILE, find_class_centers, load_class_centers, save_class_centers
 from .configuration_headshare import HeadShareConfig
 from .heads import IGNORED_LABEL, CosineHead, create_head, create_projector
-
-
-# Bytes; what torch allocates on the CPU starts at a multiple of it.
-_ALIGNMENT = 64
-LOADING_PROBLEMS = ("missing_keys", "unexpected_keys", "mismatched_keys")
-AUTO_MAP = {
-    "AutoConfig": "configuration_headshare.HeadShareConfig",
-    "AutoModel": "modeling_headshare.HeadShareModel",
-    "AutoModelForImageClassification": "modeling_headshare.HeadShareForImageClassification",
-}
+from .pretrained_headshare import HeadSharePreTrainedModel
 
 
 @dataclass
@@ -65,105 +51,6 @@ class HeadShareImageClassifierOutput(ModelOutput):
     embeddings: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     pre_activations: tuple[torch.Tensor, ...] | None = None
-
-
-class HeadSharePreTrainedModel(PreTrainedModel):
-    """Initialisation, and loading that accounts for every tensor."""
-
-    config_class = HeadShareConfig
-    base_model_prefix = "headshare"
-    main_input_name = "pixel_values"
-    input_modalities = "image"
-    # The loss is a mean over the batch, so the Trainer must not pass `num_items_in_batch`.
-    accepts_loss_kwargs = False
-
-    def _init_weights(self, module: nn.Module) -> None:
-        # Every layer draws its weights when it is built, as its paper says, and `from_pretrained` below leaves none to
-        # be drawn later. What transformers would do here is to draw linear layers again from N(0, 0.02).
-        pass
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """
-        As `PreTrainedModel.from_pretrained`, but a checkpoint must hold exactly the tensors of the model.
-
-        Raises:
-            ValueError: A file is damaged; or names the tensors which are missing, unexpected or of another shape. transformers itself would
-                fill the gaps with random numbers and only log it.
-        """
-        wants_info = kwargs.pop("output_loading_info", False)
-        # Only then transformers says which shapes differ; they are refused below.
-        kwargs["ignore_mismatched_sizes"] = True
-        try:
-            with _without_load_report():
-                model, info = cast(Any, super()).from_pretrained(
-                    pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
-                )
-        except SafetensorError as error:
-            raise ValueError(
-                f"a safetensors file of {pretrained_model_name_or_path} is damaged or cut off ({error}); save or download "
-                "it again"
-            ) from error
-        model._load_rest(pretrained_model_name_or_path, info, kwargs)
-        problems = [
-            f"{kind.replace('_', ' ')}: {sorted(map(str, info[kind]))}" for kind in LOADING_PROBLEMS if info[kind]
-        ]
-        if problems:
-            raise ValueError(
-                f"{pretrained_model_name_or_path} does not fit {cls.__name__} with backbone "
-                f"{model.config.backbone!r}: {'; '.join(problems)}. Load it with the class and configuration that it "
-                "was saved from, or convert it with `python -m headshare_hf.hub.convert`."
-            )
-        _align(model)
-        # transformers makes every tensor that it has read trainable.
-        model.base_model.backbone.freeze_constants()
-        return (model, info) if wants_info else model
-
-    def _load_rest(self, name_or_path: Any, info: dict[str, Any], options: dict[str, Any]) -> None:
-        """Reads what a checkpoint keeps in further files, and takes it off `info["missing_keys"]`."""
-
-    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """
-        As `PreTrainedModel.save_pretrained`. The code of the model is saved too, so that every folder, checkpoints
-        included, works with `trust_remote_code=True` where this package is not installed. That is about 100 kB and
-        some hundredths of a second, too little for a second kind of folder without it.
-        """
-        # transformers itself enters the class that is saved alone, but the weights serve both.
-        self.config.auto_map = dict(AUTO_MAP)
-        super().save_pretrained(save_directory, *args, **kwargs)
-
-
-@contextlib.contextmanager
-def _without_load_report() -> Iterator[None]:
-    """
-    Keeps transformers from logging which tensors a file lacks: class centers come from another file, and any tensor
-    that is really missing is an error here.
-    """
-    loggers = [
-        logging.getLogger(name) for name in ("transformers.modeling_utils", "transformers.utils.loading_report")
-    ]
-    for logger in loggers:
-        logger.addFilter(_is_no_load_report)
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeFilter(_is_no_load_report)
-
-
-def _is_no_load_report(record: logging.LogRecord) -> bool:
-    return "LOAD REPORT" not in record.getMessage()
-
-
-def _align(model: nn.Module) -> None:
-    """
-    Moves tensors that are mapped from a file to addresses that a fresh tensor has.
-
-    Kernels sum in another order at an odd address, so that the logits of a reloaded model would differ in the last bit.
-    """
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.device.type == "cpu" and tensor.data_ptr() % _ALIGNMENT:
-            tensor.data = tensor.data.clone()
 
 
 class HeadShareModel(HeadSharePreTrainedModel):
@@ -220,6 +107,9 @@ class HeadShareForImageClassification(HeadSharePreTrainedModel):
     """
     [`HeadShareModel`] and a classifier on its embeddings, which [`share_head`] can copy from or into another model.
 
+    It is saved with its class centers (every head but the linear one) in a file of their own,
+    `class_centers.safetensors`, which [`HeadShareModel`] never fetches.
+
     Args:
         config ([`HeadShareConfig`]): What to build; the weights are drawn at random.
     """
@@ -238,24 +128,15 @@ class HeadShareForImageClassification(HeadSharePreTrainedModel):
         )
         self.post_init()
 
-    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """
-        As `PreTrainedModel.save_pretrained`. Class centers (every head but the linear one) go to a file of their own,
-        `class_centers.safetensors`, which [`HeadShareModel`] never fetches.
-        """
+    def _save_rest(self, folder: Any, options: dict[str, Any]) -> None:
+        # Class centers go to a file of their own, which HeadShareModel never fetches.
         if isinstance(self.classifier, CosineHead):
-            state_dict = kwargs.pop("state_dict", None) or self.state_dict()
-            if kwargs.get("is_main_process", True):
-                kwargs["state_dict"] = save_class_centers(state_dict, save_directory)
-        elif Path(save_directory, CENTERS_FILE).is_file():
+            state_dict = options.pop("state_dict", None) or self.state_dict()
+            if options.get("is_main_process", True):
+                options["state_dict"] = save_class_centers(state_dict, folder)
+        elif Path(folder, CENTERS_FILE).is_file():
             # Of another model that was saved here before.
-            Path(save_directory, CENTERS_FILE).unlink()
-        super().save_pretrained(save_directory, *args, **kwargs)
-
-    def _get_files_timestamps(self, working_dir: Any) -> dict[str, float]:
-        # transformers asks which files were there before it saves, to upload the others; the centers come first here.
-        timestamps = super()._get_files_timestamps(working_dir)
-        return {name: time for name, time in timestamps.items() if name != CENTERS_FILE}
+            Path(folder, CENTERS_FILE).unlink()
 
     def _load_rest(self, name_or_path: Any, info: dict[str, Any], options: dict[str, Any]) -> None:
         if isinstance(self.classifier, CosineHead) and "classifier.weight" in info["missing_keys"]:

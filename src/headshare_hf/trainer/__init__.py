@@ -8,6 +8,7 @@ from .methods import METHODS, Method, get_method, reference_weights
 from .publishing import publish_run
 from .run_folder import RunFolderError, is_finished, last_checkpoint
 from .runs import StudentHeadStages, run_or_reuse, run_student_head_kd
+from .teacher_rows import TeacherCacheError
 from .trainer import DistillationTrainer
 
 
@@ -20,6 +21,7 @@ __all__ = [
     "NonFiniteLossError",
     "RunFolderError",
     "StudentHeadStages",
+    "TeacherCacheError",
     "get_method",
     "is_finished",
     "last_checkpoint",

@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..evaluation import head_similarity, plot_head_similarity
 from ..models import find_classifier
+from .sharding import whole
 
 
 class EpochSeedCallback(TrainerCallback):
@@ -74,12 +76,10 @@ class HeadSimilarityCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Called after the last step of an epoch."""
-        found = head_similarity(
-            self._head.weight,
-            self._reference.weight,
-            getattr(self._head, "bias", None),
-            getattr(self._reference, "bias", None),
-        )
+        with self._trainer.whole_classes():
+            found = head_similarity(
+                whole(self._head.weight), self._reference.weight, _bias(self._head), _bias(self._reference)
+            )
         self._trainer.log({f"head_{name}": value for name, value in found.items() if isinstance(value, float)})
 
     def on_train_end(
@@ -90,3 +90,8 @@ class HeadSimilarityCallback(TrainerCallback):
         if self._plot is not None and rows and state.is_world_process_zero:
             history = [{key.removeprefix("head_"): value for key, value in row.items()} for row in rows]
             plot_head_similarity(history, self._plot)
+
+
+def _bias(head: nn.Module) -> torch.Tensor | None:
+    bias = getattr(head, "bias", None)
+    return None if bias is None else whole(bias)

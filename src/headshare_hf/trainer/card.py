@@ -12,6 +12,7 @@ import transformers
 from torch import nn
 
 from ..hub import CardDataset, CardFields, CardMethod, CardModel, CardResult, CardTeacher, CardTraining
+from ..hub.card_fields import LOCAL_DATA
 from ..models import find_classifier
 from . import run_folder
 from .card_pairs import describe_head, describe_verification, slug
@@ -113,7 +114,7 @@ def card_dataset(data: DataArguments, train_images: int, eval_images: int | None
     folder = Path(data.name)
     title = data.title or folder.name
     # A card must not show where on somebody's disk the images were.
-    dataset_id = f"local/{slug(folder.name)}" if folder.exists() else data.name
+    dataset_id = f"{LOCAL_DATA}{slug(folder.name)}" if folder.exists() else data.name
     splits, evaluated = {data.train_split: train_images}, evaluated_split(data)
     if evaluated is not None and eval_images is not None:
         splits[evaluated] = eval_images
@@ -170,6 +171,9 @@ def describe_options(args: DistillationConfig) -> dict[str, Any]:
         "student_head": "own",
         "kd_scale": None,
         "embedding_distance": "cosine",
+        "num_negatives": None,
+        "negatives": None,
+        "contrastive_size": None,
         "projector": None,
         "eval_teacher_head_weight": 0.0,
         "teacher_precision": "auto",

@@ -9,6 +9,7 @@ from torch import nn
 from ..data import VerificationSet
 from ..evaluation import Verifier
 from ..hub import CardDataset, CardHead, CardPairs, CardVerification, is_pair_metric
+from ..hub.card_fields import LOCAL_DATA
 from ..models import CosineHead, find_classifier
 from .recipe_sections import HELD_OUT
 
@@ -74,7 +75,7 @@ def _pairs(pairs: VerificationSet, dataset: CardDataset, results: dict[str, Any]
     held_out = pairs.name == HELD_OUT
     return CardPairs(
         name=f"{dataset.name}: classes held out" if held_out else pairs.name,
-        id=dataset.id if held_out else f"local/{slug(pairs.name)}",
+        id=dataset.id if held_out else f"{LOCAL_DATA}{slug(pairs.name)}",
         num_genuine=int(pairs.is_same.sum()),
         num_impostor=int((~pairs.is_same).sum()),
         num_folds=_FOLDS if pairs.folds is None else len(np.unique(pairs.folds)),

@@ -2,19 +2,34 @@
 
 import json
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import Trainer
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_utils import rotate_checkpoints
+from transformers.training_args import ParallelMode
 
 from ..models import LOADING_PROBLEMS
 from . import run_folder
 from .config import DistillationConfig
 from .meter import NonFiniteLossError
+from .sharding import (
+    is_sharded,
+    load_whole_optimizer_state,
+    load_whole_state,
+    local,
+    plain_class,
+    share_start,
+    whole_copy,
+    whole_optimizer_state,
+    whole_state,
+)
+from .split_heads import SplitHead
 from .student_module import StudentModule
 
 
@@ -29,6 +44,8 @@ class RunFolderTrainer(Trainer):
     args: DistillationConfig
     identity: dict[str, Any]
     _staging: Path | None = None
+    _has_trained = False
+    _split_head: SplitHead | None = None
     _started = 0.0
     _seconds_before = 0.0
 
@@ -44,15 +61,30 @@ class RunFolderTrainer(Trainer):
 
     @property
     def student(self) -> Any:
-        """The model that is published: what was passed as `model`, without projector and wrappers."""
+        """
+        The model that is published: what was passed as `model`, without projector and wrappers. From the start of a
+        training with FSDP on its tensors are split over the processes; see [`whole_student`].
+        """
         module = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         return module.student if isinstance(module, StudentModule) else module
+
+    def whole_student(self) -> Any:
+        """[`student`], or a copy with all of its weights where they are split. Every process has to call this."""
+        return whole_copy(self.student) if is_sharded(self.student) else self.student
 
     @property
     def projector(self) -> nn.Module | None:
         """The training-only projector, if there is one."""
+        return self._training_only().get("projector")
+
+    @property
+    def auxiliaries(self) -> dict[str, nn.Module]:
+        """The losses with parameters, by the name of their weight."""
+        return {name: module for name, module in self._training_only().items() if name != "projector"}
+
+    def _training_only(self) -> dict[str, nn.Module]:
         module = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        return module.projector if isinstance(module, StudentModule) else None
+        return module.training_only() if isinstance(module, StudentModule) else {}
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """
@@ -65,15 +97,43 @@ class RunFolderTrainer(Trainer):
         if self.is_world_process_zero():
             run_folder.claim(self.folder, self.identity, bool(resume_from_checkpoint))
         self.accelerator.wait_for_everyone()
+        if not self._has_trained:
+            self._start_together()
+        self._has_trained = True
         self._started = time.monotonic()
+        if self._split_head is not None:
+            self._split_head.split()
         output = super().train(resume_from_checkpoint, *args, **kwargs)
+        if self._split_head is not None:
+            self._split_head.join(self.optimizer)
         self._check_finite()
         return output
+
+    def whole_classes(self, optimizer: Any = None) -> AbstractContextManager[None]:
+        """
+        Inside of it the student's classifier is whole in every process, and what the optimizer keeps for it, where
+        `shard_heads` splits them. Every process has to enter.
+        """
+        return nullcontext() if self._split_head is None else self._split_head.whole(optimizer)
+
+    def _start_together(self) -> None:
+        if self.is_fsdp_enabled:
+            share_start(cast(nn.Module, self.model))
+        elif self.args.parallel_mode == ParallelMode.DISTRIBUTED:
+            # accelerate takes a model that was prepared for an evaluation as prepared for training: it would not be
+            # wrapped by DDP, and every process would train a network of its own.
+            self.model = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False, keep_torch_compile=False)
+            self.model._is_accelerate_prepared = False
+            self.model_wrapped = self.model
 
     def _check_finite(self) -> None:
         raise NotImplementedError
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        with self.whole_classes(self.optimizer):
+            self._save_whole_checkpoint(model, trial)
+
+    def _save_whole_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._check_finite()
         self._check_weights()
         staging = self.folder / run_folder.STAGING
@@ -83,10 +143,11 @@ class RunFolderTrainer(Trainer):
         finally:
             self._staging = None
         self._name_best_checkpoint(staging)
+        auxiliary = whole_state(nn.ModuleDict(self._training_only()))
         # Other processes may still be writing their random states.
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            self._publish_checkpoint(staging / f"checkpoint-{self.state.global_step}")
+            self._publish_checkpoint(staging / f"checkpoint-{self.state.global_step}", auxiliary)
         self.accelerator.wait_for_everyone()
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
@@ -101,8 +162,10 @@ class RunFolderTrainer(Trainer):
 
     def _check_weights(self) -> None:
         tensors = {name: t for name, t in self.student.state_dict().items() if t.is_floating_point()}
-        finite = torch.stack([t.isfinite().all() for t in tensors.values()]).tolist()
-        broken = [name for name, good in zip(tensors, finite, strict=True) if not good]
+        finite = torch.stack([local(t).isfinite().all() for t in tensors.values()]).int()
+        if self.args.world_size > 1:
+            torch.distributed.all_reduce(finite, op=torch.distributed.ReduceOp.MIN)
+        broken = [name for name, good in zip(tensors, finite.tolist(), strict=True) if not good]
         if broken:
             kept = run_folder.last_checkpoint(self.folder)
             raise NonFiniteLossError(
@@ -113,11 +176,12 @@ class RunFolderTrainer(Trainer):
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._staging) if self._staging is not None else super()._get_output_dir(trial)
 
-    def _publish_checkpoint(self, staged: Path) -> None:
+    def _publish_checkpoint(self, staged: Path, auxiliary: dict[str, torch.Tensor]) -> None:
         target = self.folder / staged.name
         self.state.save_to_json(str(staged / "trainer_state.json"))
-        if self.projector is not None:
-            save_file(self.projector.state_dict(), staged / run_folder.AUXILIARY_FILE)
+        if auxiliary:
+            plain = {name: tensor.contiguous() for name, tensor in auxiliary.items()}
+            save_file(plain, staged / run_folder.AUXILIARY_FILE)
         run_folder.write_json(staged / run_folder.CLOCK_FILE, {"seconds": self.train_seconds})
         run_folder.publish_checkpoint(staged, target)
         rotate_checkpoints(
@@ -127,27 +191,67 @@ class RunFolderTrainer(Trainer):
             use_mtime=True,
         )
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        # Only what is published: no pickled arguments, no projector.
-        if not self.args.should_save:
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As `transformers.Trainer.save_model`: one whole student, however its weights are split in training."""
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            super().save_model(output_dir, _internal_call)
             return
-        target = output_dir or str(self.folder)
-        self.student.save_pretrained(target)
+        self._save(output_dir)
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save")
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        student = self.whole_student()
+        if self.args.should_save:
+            self._write_student(student, output_dir or str(self.folder))
+
+    def _write_student(self, student: Any, target: str) -> None:
+        # Only what is published: no pickled arguments, no projector.
+        student.save_pretrained(target)
         processor: Any = self.processing_class
         if processor is not None:
             processor.save_pretrained(target)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        load_weights(self.student, resume_from_checkpoint)
-        if self.projector is not None:
-            self.projector.load_state_dict(load_file(Path(resume_from_checkpoint) / run_folder.AUXILIARY_FILE))
-        clock = Path(resume_from_checkpoint) / run_folder.CLOCK_FILE
+        with self.whole_classes():
+            load_weights(self.student, resume_from_checkpoint)
+        training_only = nn.ModuleDict(self._training_only())
+        if len(training_only):
+            load_whole_state(training_only, load_file(Path(resume_from_checkpoint) / run_folder.AUXILIARY_FILE))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        # Not in the form of FSDP, which no other number or kind of processes could read.
+        state = whole_optimizer_state(cast(torch.optim.Optimizer, self.optimizer))
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
+            torch.save(cast(Any, self.lr_scheduler).state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        clock = Path(checkpoint) / run_folder.CLOCK_FILE
         self._seconds_before = json.loads(clock.read_text())["seconds"] if clock.is_file() else 0.0
+        if not self.is_deepspeed_enabled and not (Path(checkpoint) / OPTIMIZER_NAME).is_file():
+            raise ValueError(
+                f"{checkpoint} has no {OPTIMIZER_NAME}, so that the training cannot go on from there: it was written with "
+                "`save_only_model`, or by DeepSpeed, which alone reads what it wrote"
+            )
+        if not self.is_fsdp_enabled:
+            with self.whole_classes(self.optimizer):
+                super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        optimizer, scheduler = (
+            torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True)
+            for name in (OPTIMIZER_NAME, SCHEDULER_NAME)
+        )
+        load_whole_optimizer_state(cast(torch.optim.Optimizer, self.optimizer), optimizer)
+        cast(Any, self.lr_scheduler).load_state_dict(scheduler)
 
     def _load_best_model(self) -> None:
-        seconds = self._seconds_before
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))
-        self._seconds_before = seconds
 
 
 def load_weights(model: Any, folder: str | Path) -> None:
@@ -160,10 +264,10 @@ def load_weights(model: Any, folder: str | Path) -> None:
     Raises:
         ValueError: A tensor is missing, unexpected or of another shape; all are named.
     """
-    loaded, info = type(model).from_pretrained(
+    loaded, info = plain_class(model).from_pretrained(
         folder, config=model.config, output_loading_info=True, ignore_mismatched_sizes=True
     )
     broken = {kind: sorted(map(str, info[kind])) for kind in LOADING_PROBLEMS if info[kind]}
     if broken:
         raise ValueError(f"the checkpoint {folder} does not fit the student: {broken}")
-    model.load_state_dict(loaded.state_dict())
+    load_whole_state(model, loaded.state_dict())

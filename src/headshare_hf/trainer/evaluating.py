@@ -13,12 +13,13 @@ from .callbacks import VerificationCallback
 from .checks import check_identities
 from .publishing import PublishingTrainer
 from .teacher import FrozenTeacher
+from .teacher_cache import CachedTeacher
 
 
 class EvaluatingTrainer(PublishingTrainer):
     """The part of [`DistillationTrainer`] that runs the student, in training and in evaluation, and scores it."""
 
-    teacher: FrozenTeacher | None
+    teacher: FrozenTeacher | CachedTeacher | None
     verifier: Verifier | None
     _tap: EmbeddingTap | None
     _needs_embedding: bool
@@ -35,14 +36,14 @@ class EvaluatingTrainer(PublishingTrainer):
     def _in_layout(self, pixel_values: torch.Tensor) -> torch.Tensor:
         return pixel_values.contiguous(memory_format=torch.channels_last) if self.args.channels_last else pixel_values
 
-    def _run_student(self, model: nn.Module, pixel_values: torch.Tensor) -> tuple[torch.Tensor, Any, Any]:
-        """Logits, the embedding that the student's head read, and the one that the teacher's head reads."""
+    def _run_student(self, model: nn.Module, pixel_values: torch.Tensor) -> tuple[Any, Any, Any]:
+        """Logits (none where the losses need no such matrix), the embedding that the student's head read, and the one that the teacher's head reads."""
         # Only the wrapped model may be called: DDP and autocast live in its forward.
         output = model(pixel_values=pixel_values)
         if not self._needs_embedding:
             return output["logits"], None, None
         embeddings = output["embeddings"] if self._tap is None else self._tap.take()
-        return output["logits"], embeddings, output.get("projected", embeddings)
+        return output.get("logits"), embeddings, output.get("projected", embeddings)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """See `transformers.Trainer.evaluation_loop`."""
@@ -53,7 +54,8 @@ class EvaluatingTrainer(PublishingTrainer):
         if isinstance(self.compute_metrics, ClassificationMetrics):
             # An evaluation that was interrupted has left its counts.
             self.compute_metrics.reset()
-        return super().evaluation_loop(*args, **kwargs)
+        with self.whole_classes():
+            return super().evaluation_loop(*args, **kwargs)
 
     def verify(self, metric_key_prefix: str = "eval") -> dict[str, float]:
         """
@@ -66,7 +68,7 @@ class EvaluatingTrainer(PublishingTrainer):
         if self.verifier is None:
             return {}
         self._share_statistics()
-        found = verification_metrics(self.verifier(self.student, self.accelerator))
+        found = verification_metrics(self.verifier(self.whole_student(), self.accelerator))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         if metrics:
             self.log(metrics)

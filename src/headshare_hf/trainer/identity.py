@@ -15,7 +15,11 @@ _IDENTIFYING = (
     "temperature",
     "kd_scale",
     "embedding_distance",
+    "num_negatives",
+    "negatives",
+    "contrastive_size",
     "student_head",
+    "class_sample_rate",
     "projector",
     "seed",
     "num_train_epochs",
@@ -68,7 +72,7 @@ def run_identity(
     """
     described = {
         "student": {**run_folder.describe_model(model), "start": cast(Any, model).config.name_or_path or None},
-        "configuration": _configuration(model),
+        "configuration": describe_configuration(model),
         "teacher": None if teacher is None else {**run_folder.describe_model(teacher), "weights": _digest(teacher)},
         "shared_head": None if shared is None else _digest(find_classifier(shared)),
         "method": args.method or "plain",
@@ -77,11 +81,14 @@ def run_identity(
         "images": [len(data) if hasattr(data, "__len__") else None for data in datasets],
         "labels": [_label_digest(data) for data in datasets],
         "preparation": [getattr(data, "preparation", None) for data in datasets],
+        # Rows of float32 change no loss by more than rounding, so that such a run may go on with a cache or without.
+        "teacher_cache": None if args.teacher_cache_dtype == "float32" else args.teacher_cache_dtype,
     }
     return {**described, **{name: str(getattr(args, name)) for name in _IDENTIFYING}}
 
 
-def _configuration(model: nn.Module) -> dict[str, str]:
+def describe_configuration(model: nn.Module) -> dict[str, str]:
+    """What the configuration of a model says about its network, as text."""
     content = cast(Any, model).config.to_dict()
     return {name: str(value) for name, value in content.items() if name not in _UNIMPORTANT}
 

@@ -2,13 +2,11 @@
 
 from typing import Any
 
-from huggingface_hub.errors import LocalEntryNotFoundError
 from torch import nn
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from ..hub import describe_cached
-from ..hub.cache import split_revision
-from ..models.class_centers import cached_commit
+from ..hub.revisions import split_revision
+from ..models.hub_cache import INDEX_FILE, PROCESSOR_FILE, WEIGHTS_FILE, cached_commit, explained
 
 
 def load_classifier(name_or_path: str, revision: str | None = None, **kwargs: Any) -> Any:
@@ -22,18 +20,14 @@ def load_classifier(name_or_path: str, revision: str | None = None, **kwargs: An
 
     Raises:
         OSError: There is no such model, or it is private, gated, or neither in the cache nor to be reached. It is the
-            error of transformers, which has the one of the Hub as its cause.
+            error of transformers, which has the one of the Hub as its cause, and tells what the cache holds.
         ValueError: A tensor is missing or of another shape. transformers would fill it with random numbers, and a
             random head would then be shared.
     """
     name_or_path, revision = split_revision(name_or_path, revision)
     options = {"output_loading_info": True, "ignore_mismatched_sizes": True, "revision": revision, **kwargs}
-    try:
+    with explained(name_or_path, options, WEIGHTS_FILE, INDEX_FILE):
         model, info = AutoModelForImageClassification.from_pretrained(name_or_path, **options)
-    except OSError as error:
-        if not isinstance(error.__cause__, LocalEntryNotFoundError):
-            raise
-        raise OSError(f"{error}\n{describe_cached(name_or_path, kwargs.get('cache_dir'))}") from error.__cause__
     broken = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
     if broken:
         raise ValueError(f"{name_or_path} lacks trained values for {broken}; random ones cannot teach")
@@ -58,5 +52,6 @@ def load_teacher(name_or_path: str, revision: str | None = None, **kwargs: Any) 
     """
     model = load_classifier(name_or_path, revision, **kwargs)
     name, revision = split_revision(name_or_path, revision)
-    commit = cached_commit(name, {"revision": revision, **kwargs})
-    return model, AutoImageProcessor.from_pretrained(name, revision=commit or revision, **kwargs)
+    options = {**kwargs, "revision": cached_commit(name, {"revision": revision, **kwargs}) or revision}
+    with explained(name, options, PROCESSOR_FILE):
+        return model, AutoImageProcessor.from_pretrained(name, **options)

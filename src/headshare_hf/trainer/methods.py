@@ -18,6 +18,7 @@ class Method:
         kd (`float`): Weight of the softened KL.
         teacher_head (`float`): Weight of the softened KL through the teacher's head.
         embedding (`float`): Weight of the embedding distance.
+        contrastive (`float`): Weight of the contrastive loss (CRD).
         alpha_th (`float`, *optional*): Share of `ce` and `kd` that goes through the teacher's head, equations (1)-(2).
         student_head (`str`): Where the student's own head comes from, see [`DistillationConfig`].
     """
@@ -28,14 +29,15 @@ class Method:
     kd: float = 0.0
     teacher_head: float = 0.0
     embedding: float = 0.0
+    contrastive: float = 0.0
     alpha_th: float | None = None
     student_head: str = "own"
 
     @property
     def needs_teacher(self) -> bool:
         """Whether any part compares with a teacher."""
-        compares = self.kd > 0 or self.teacher_head > 0 or self.embedding > 0 or bool(self.alpha_th)
-        return compares or self.student_head != "own"
+        compares = self.kd, self.teacher_head, self.embedding, self.contrastive, self.alpha_th
+        return any(compares) or self.student_head != "own"
 
 
 _REFERENCE = "README of the authors' code, Alibaba-MIIL/HeadSharingKD"
@@ -73,6 +75,19 @@ METHODS: dict[str, Method] = {
         embedding=32.0,
         teacher_head=0.02,
     ),
+    "crd": Method(
+        "Labels, and the contrastive loss of the embeddings (CRD: Tian, Krishnan and Isola, arXiv 1910.10699)",
+        "RepDistiller, HobbitLong/RepDistiller (crd, weights 1 / 0 / 0.8)",
+        contrastive=0.8,
+    ),
+    "th_crd": Method(
+        "CRD and KD with the KL through the teacher's frozen head added",
+        f"{_REFERENCE} (crdth, weights 0.9 / 1 / 0.8 / 0.02)",
+        ce=0.9,
+        kd=1.0,
+        teacher_head=0.02,
+        contrastive=0.8,
+    ),
     "inherited": Method(
         "Labels alone, through a frozen copy of the teacher's head as the only one: the limit alpha_th = 1 without KL",
         "ProxylessKD (arXiv 2011.00265), MarginDistillation (arXiv 2003.02586), ArcDistill",
@@ -94,6 +109,12 @@ METHODS: dict[str, Method] = {
         "SH-KD, last run: KD from a teacher that was trained around a student's frozen head",
         f"{_REFERENCE} (second step, weights 1 / 1.0, without its contrastive term)",
         kd=1.0,
+    ),
+    "sh_crd": Method(
+        "SH-KD, last run, with its contrastive term; with an ordinary teacher, CRD and KD",
+        f"{_REFERENCE} (second step: crd, weights 1 / 1.0 / 0.8)",
+        kd=1.0,
+        contrastive=0.8,
     ),
 }
 
@@ -122,15 +143,15 @@ def reference_weights(
     other terms have the same scale.
 
     Args:
-        distill (`str`): Their `--distill`: `kd`, `kdth`, `kde` or `kdeth`.
+        distill (`str`): Their `--distill`: `kd`, `kdth`, `kde`, `kdeth`, `crd` or `crdth`.
         gamma (`float`): Their weight of the cross-entropy.
         alpha (`float`): Their weight of the KL through the student's head.
         beta (`float`): Their weight of the third term.
-        delta (`float`): Their weight of the KL through the teacher's head in `kdeth`; unused by the others.
+        delta (`float`): Their weight of the KL through the teacher's head in `kdeth` and `crdth`; unused by the others.
         batch_size (`int`): Images a step.
 
     Raises:
-        ValueError: `distill` is none of the four.
+        ValueError: `distill` is none of these.
     """
     if distill == "kd":
         return LossWeights(ce=gamma, kd=alpha)
@@ -140,4 +161,8 @@ def reference_weights(
         return LossWeights(ce=gamma, kd=alpha, embedding=beta * batch_size)
     if distill == "kdeth":
         return LossWeights(ce=gamma, kd=alpha, teacher_head=delta, embedding=beta * batch_size)
-    raise ValueError(f"no translation for --distill {distill}; known: kd, kdth, kde, kdeth")
+    if distill == "crd":
+        return LossWeights(ce=gamma, kd=alpha, contrastive=beta)
+    if distill == "crdth":
+        return LossWeights(ce=gamma, kd=alpha, teacher_head=delta, contrastive=beta)
+    raise ValueError(f"no translation for --distill {distill}; known: kd, kdth, kde, kdeth, crd, crdth")

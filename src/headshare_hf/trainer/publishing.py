@@ -79,10 +79,11 @@ class PublishingTrainer(RunFolderTrainer):
                 f"`push_to_hub` does not take {', '.join(kwargs) or '`blocking=False`'}; what the card says is set in "
                 "`trainer.card`, and the upload is waited for"
             )
+        student = self.whole_student()
         if not self.is_world_process_zero():
             return None
         with tempfile.TemporaryDirectory() as staging:
-            self._stage(Path(staging))
+            self._stage(Path(staging), student)
             return publish_folder(
                 staging,
                 self.hub_model_id or self._own_repo_id(),
@@ -92,7 +93,7 @@ class PublishingTrainer(RunFolderTrainer):
                 token=token or self.args.hub_token,
             )
 
-    def _stage(self, staging: Path) -> None:
+    def _stage(self, staging: Path, student: Any) -> None:
         """Writes what is published into an empty folder, and leaves that of the run as it is."""
         own = self.folder / CARD_FILE
         if self.card is not None:
@@ -104,7 +105,7 @@ class PublishingTrainer(RunFolderTrainer):
         else:
             # Raises what is to be done.
             self.create_model_card()
-        self._save(str(staging))
+        self._write_student(student, str(staging))
 
     def _write_card(self, card: CardFields, folder: Path) -> None:
         render_card(card).save(folder / CARD_FILE)

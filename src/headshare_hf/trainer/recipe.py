@@ -70,8 +70,10 @@ def build_data(data: DataArguments, seed: int, verification: VerificationArgumen
         parts = [hold_out_classes(split, data.held_out_classes) for split in splits]
         splits, held_out = [part[0] for part in parts], [part[1] for part in parts]
     options: dict[str, Any] = {"seed": seed, "cache_images": data.cache_images, "skip_corrupt": data.skip_corrupt}
+    augmentation: dict[str, Any] = {"augmentation": data.augmentation, "augmentation_views": data.augmentation_views}
     return RecipeData(
-        ImageClassificationDataset(splits[0], processor, training=True, augmentation=data.augmentation, **options),
+        # A position for each image, which losses with a memory need.
+        ImageClassificationDataset(splits[0], processor, training=True, with_index=True, **augmentation, **options),
         ImageClassificationDataset(splits[1], processor, **options) if len(splits) > 1 else None,
         processor,
         None if verification is None else _build_verifier(verification, held_out, processor),

@@ -80,6 +80,8 @@ class DataArguments:
         mean (`list[float]`): Channel means of images in [0, 1].
         std (`list[float]`): Channel standard deviations.
         augmentation (`str`): Name of the training augmentation.
+        augmentation_views (`int`, *optional*): After how many epochs the random crops of an image come again; a teacher
+            cache needs that.
         skip_corrupt (`bool`): Leave out images that cannot be decoded, with a count, instead of stopping.
         cache_images (`bool`): Keep decoded images in memory.
         max_train_samples (`int`, *optional*): Use that many training images only.
@@ -105,6 +107,7 @@ class DataArguments:
     mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406], metadata={"help": "Channel means."})
     std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225], metadata={"help": "Channel deviations."})
     augmentation: str = field(default="crop_flip", metadata={"help": "Training augmentation."})
+    augmentation_views: int | None = field(default=None, metadata={"help": "Epochs after which it comes again."})
     skip_corrupt: bool = field(default=False, metadata={"help": "Leave out images that cannot be decoded."})
     cache_images: bool = field(default=True, metadata={"help": "Keep decoded images in memory."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Use that many training images."})

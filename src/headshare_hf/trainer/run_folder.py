@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from transformers.trainer_utils import get_last_checkpoint
 
+from .sharding import plain_class
+
 
 RUN_FILE = "run.json"
 STAGING = ".unfinished"
@@ -37,7 +39,7 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
     """Class, network, size and number of classes of a model, as a run record holds them."""
     config = getattr(model, "config", None)
     return {
-        "class": type(model).__name__,
+        "class": plain_class(model).__name__,
         "backbone": getattr(config, "backbone", None) or getattr(config, "architecture", None),
         "num_labels": getattr(config, "num_labels", None),
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -136,7 +138,7 @@ def publish_checkpoint(staged: Path, target: Path) -> None:
 
 def _sync(folder: Path) -> None:
     # A rename may reach the disk before the contents do.
-    for path in folder.iterdir():
+    for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as handle:
                 os.fsync(handle.fileno())

@@ -164,8 +164,8 @@ def attach_head_similarity(trainer: DistillationTrainer, reference: nn.Module) -
 
 
 def _plain_model(trainer: DistillationTrainer) -> Any:
-    """The trained model without the mixed precision that accelerate has put around its forward pass."""
-    return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False, keep_torch_compile=False)
+    """The trained model, whole, without the mixed precision that accelerate has put around its forward pass."""
+    return trainer.accelerator.unwrap_model(trainer.whole_student(), keep_fp32_wrapper=False, keep_torch_compile=False)
 
 
 def _train_temporary(
@@ -181,17 +181,29 @@ def _train_temporary(
         **trainer_kwargs,
     )
     results = run_or_reuse(trainer)
-    return trainer.student, results
+    return _plain_model(trainer), results
 
 
 def _stage(args: DistillationConfig, folder: Path, method: str, epochs: float | None) -> DistillationConfig:
     """The arguments of an earlier run: those of the last, without its loss and head options."""
     own_loss: dict[str, Any] = dict.fromkeys(
-        ("ce_weight", "kd_weight", "teacher_head_weight", "teacher_head_ce_weight", "embedding_weight", "alpha_th")
+        (
+            "ce_weight",
+            "kd_weight",
+            "teacher_head_weight",
+            "teacher_head_ce_weight",
+            "embedding_weight",
+            "contrastive_weight",
+            "alpha_th",
+        )
     )
     row = get_method(method)
     if not (row.kd or row.teacher_head):
         own_loss |= {"temperature": None, "kd_scale": None}
+    if not row.contrastive:
+        own_loss |= {"num_negatives": None, "negatives": None, "contrastive_size": None}
+    if not (row.kd or row.teacher_head or row.embedding or row.contrastive):
+        own_loss |= {"teacher_cache": None, "teacher_cache_dtype": "float32"}
     return replace(
         args,
         **own_loss,
@@ -201,6 +213,7 @@ def _stage(args: DistillationConfig, folder: Path, method: str, epochs: float | 
         lr_decay_epochs=_scaled(args, epochs),
         student_head="own",
         projector=None,
+        teacher_cache_moments=False,
         eval_teacher_head_weight=0.0,
         push_to_hub=False,
     )

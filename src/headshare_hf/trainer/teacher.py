@@ -2,13 +2,15 @@
 
 import contextlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..losses import TeacherMoments
 from ..models import embedding_tap, find_classifier
+from .folding import folded_network
 
 
 class InputStatistics(NamedTuple):
@@ -31,12 +33,14 @@ class InputStatistics(NamedTuple):
 class TeacherOutput(NamedTuple):
     """
     Attributes:
-        logits (`torch.Tensor` of shape `(batch_size, num_labels)`): The teacher's scores.
+        logits (`torch.Tensor` of shape `(batch_size, num_labels)`, *optional*): The teacher's scores.
         embeddings (`torch.Tensor` of shape `(batch_size, embedding_size)`, *optional*): What its classifier read.
+        moments ([`TeacherMoments`], *optional*): All that is left of it where nothing else was stored.
     """
 
-    logits: torch.Tensor
+    logits: torch.Tensor | None
     embeddings: torch.Tensor | None
+    moments: TeacherMoments | None = None
 
 
 def input_statistics(processor: Any, model: nn.Module | None = None) -> InputStatistics | None:
@@ -157,6 +161,10 @@ class FrozenTeacher:
         autocast (`contextlib.AbstractContextManager`): Makes the precision it computes in.
         needs_embedding (`bool`, *optional*, defaults to `True`): Whether its embedding or its classifier will be used.
             A teacher that gives logits alone may have any kind of classifier.
+        needs_logits (`bool`, *optional*, defaults to `True`): Whether its logits will be used. This package's models do
+            not run their classifier otherwise.
+        fold (`bool`, *optional*): See `fold_teacher` of [`DistillationConfig`].
+        read_by_layers (`bool`, *optional*, defaults to `False`): Whether layers that learn read its output.
     """
 
     def __init__(
@@ -166,6 +174,9 @@ class FrozenTeacher:
         adapter: InputAdapter,
         autocast: Any,
         needs_embedding: bool = True,
+        needs_logits: bool = True,
+        fold: bool | None = None,
+        read_by_layers: bool = False,
     ) -> None:
         self.model = model.to(device).eval().requires_grad_(False)
         self._dtype = next(model.parameters()).dtype
@@ -174,6 +185,11 @@ class FrozenTeacher:
         self._needs_embedding = needs_embedding
         self._tap = embedding_tap(model) if needs_embedding else None
         self._checked = not needs_embedding
+        self._without_head = not needs_logits and self._tap is None
+        self._fold = fold
+        # Tensors made in inference mode cannot be kept for the gradient of a layer.
+        self._without_gradient = torch.no_grad if read_by_layers else torch.inference_mode
+        self._network: nn.Module | None = None
 
     @property
     def classifier(self) -> Any:
@@ -194,18 +210,35 @@ class FrozenTeacher:
         Runs the teacher on a batch `(batch_size, num_channels, height, width)` normalised for the student. The rest of
         the `batch` is for teachers whose output is looked up.
         """
-        with torch.inference_mode(), self._autocast():
+        with self._without_gradient(), self._autocast():
             images = self._adapter(pixel_values).to(self._dtype)
-            output = self.model(pixel_values=images)
-            embeddings = None
-            if self._needs_embedding:
-                embeddings = output.embeddings if self._tap is None else self._tap.take()
-                self._check_once(output.logits, embeddings)
+        if self._network is None:
+            self._network = self._prepared(images)
+        with self._without_gradient(), self._autocast():
+            return self._run(self._network, images)
+
+    def _prepared(self, images: torch.Tensor) -> nn.Module:
+        """The network that computes; `self.model`, whose weights are those of the user, stays as it is."""
+        if self._fold is False:
+            return self.model
+        return folded_network(self.model, self._run, images, self.shared_classifier, required=bool(self._fold))
+
+    def _run(self, network: nn.Module, images: torch.Tensor) -> TeacherOutput:
+        if self._without_head:
+            return TeacherOutput(None, cast(Any, network).base_model(images).embeddings)
+        output = network(pixel_values=images)
+        embeddings = None
+        if self._needs_embedding:
+            embeddings = output.embeddings if self._tap is None else self._tap.take()
+            self._check_once(output.logits, embeddings)
         return TeacherOutput(output.logits, embeddings)
 
     def _check_once(self, logits: torch.Tensor, embeddings: torch.Tensor) -> None:
         # Reading the result waits for the device, so only the first batch is looked at.
-        if not self._checked and not torch.allclose(logits.float(), self.classifier(embeddings).float(), atol=1e-3):
+        # What is not finite has another cause, which is named where it shows.
+        if not self._checked and not torch.allclose(
+            logits.float(), self.classifier(embeddings).float(), atol=1e-3, equal_nan=True
+        ):
             raise ValueError(
                 f"the logits of {type(self.model).__name__} are not those of its classifier on its embedding, so the "
                 "classifier alone cannot be shared; use a model whose last layer is its only classifier"

@@ -1,6 +1,7 @@
 """The trainer: plain training, TH-KD, SH-KD and their relatives on `transformers.Trainer`."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -8,22 +9,37 @@ from torch import nn
 
 from ..data import collate
 from ..evaluation import ClassificationMetrics, Verifier
-from ..losses import DenseScores, DistillationObjective, ObjectiveInputs
-from ..models import embedding_tap, find_classifier, share_head
+from ..losses import (
+    ChunkedScores,
+    DenseScores,
+    DistillationObjective,
+    MomentScores,
+    ObjectiveInputs,
+    Sampling,
+    Scores,
+    ShardedScores,
+)
+from ..models import HeadShareForImageClassification, embedding_tap, find_classifier, share_head
 from . import run_folder
+from .auxiliaries import auxiliary_losses
+from .backends import check_backends
+from .caching import CachingTrainer
 from .callbacks import EpochSeedCallback
 from .checks import check_run
 from .config import DistillationConfig
-from .evaluating import EvaluatingTrainer
 from .identity import run_identity
+from .large_heads import check_sharded_heads, uses_chunks
 from .loading import load_teacher
 from .meter import LossMeter
+from .sharding import prepare_for_sharding
 from .softening import DEFAULT_TEMPERATURE, resolve_softening
-from .student_module import may_have_margin, trained_module
+from .split_heads import SplitHead, leave_to_processes, part_of_head
+from .student_module import StudentModule, may_have_margin, trained_module
 from .teacher import FrozenTeacher, InputAdapter, input_statistics, teacher_autocast
+from .teacher_cache import CachedTeacher, TeacherUse, check_cacheable
 
 
-class DistillationTrainer(EvaluatingTrainer):
+class DistillationTrainer(CachingTrainer):
     """
     Trains an image classifier, alone or from a teacher, with any method of the table.
 
@@ -84,8 +100,12 @@ class DistillationTrainer(EvaluatingTrainer):
             args.loss_weights, args.temperature or DEFAULT_TEMPERATURE, args.kd_scale, args.embedding_distance
         )
         self.meter = LossMeter()
-        trained = trained_module(model, teacher, args)
-        self._head = find_classifier(model) if may_have_margin(model) else None
+        check_sharded_heads(args)
+        self._chunked = uses_chunks(args, model, teacher)
+        trained = trained_module(model, teacher, args, train_dataset, with_logits=not self._chunked)
+        self._auxiliaries = trained.auxiliaries if isinstance(trained, StudentModule) else nn.ModuleDict()
+        self._teacher_part: nn.Module | None = None
+        self._head = find_classifier(model) if may_have_margin(model) or self._chunked else None
         self._needs_embedding = args.meets_at_embedding or self._head is not None
         self._tap = embedding_tap(model) if trained is model and self._needs_embedding else None
         kwargs.setdefault("data_collator", collate)
@@ -98,15 +118,20 @@ class DistillationTrainer(EvaluatingTrainer):
             compute_metrics=compute_metrics or ClassificationMetrics(cast(Any, model).config.num_labels),
             **kwargs,
         )
-        self._refuse_backends()
+        check_backends(self)
         # transformers before 5.20 has no `loss_is_scaled_for_ga` and decides by this attribute alone.
         self.model_accepts_loss_kwargs = False
         self.label_names = ["labels"]
         self.add_callback(EpochSeedCallback())
         self._watch(verifier, model, train_dataset)
         self.teacher = self._freeze_teacher(teacher, processing_class, teacher_processing_class)
-        if args.channels_last:
+        # A CPU takes the layout from the images alone, so that the weights stay as the user has them.
+        if args.channels_last and args.device.type != "cpu":
             nn.ModuleList(filter(None, (trained, teacher))).to(memory_format=torch.channels_last)
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            prepare_for_sharding(trained, self.accelerator)
+        if args.shard_heads:
+            self._split_classes(trained, model, teacher)
 
     @staticmethod
     def _prepare_heads(
@@ -119,27 +144,45 @@ class DistillationTrainer(EvaluatingTrainer):
         elif args.student_head != "own" and teacher is not None:
             share_head(teacher, model, freeze=args.student_head == "teacher_frozen")
 
-    def _refuse_backends(self) -> None:
-        if self.args.n_gpu > 1:
-            raise ValueError(
-                "several GPUs in one process are not supported; start one process a GPU with `accelerate launch`, or "
-                "choose one with CUDA_VISIBLE_DEVICES"
-            )
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise ValueError("FSDP and DeepSpeed are not supported yet; use plain data parallelism (DDP)")
+    def _split_classes(self, trained: nn.Module, model: nn.Module, teacher: nn.Module | None) -> None:
+        self._split_head = SplitHead(find_classifier(model))
+        leave_to_processes(self._split_head.head, trained)
+        if teacher is not None:
+            whole = find_classifier(teacher)
+            self._teacher_part = part_of_head(whole, self._split_head.start, self._split_head.stop, self.args.device)
+            if isinstance(teacher, HeadShareForImageClassification):
+                # Of this one nothing is read any more.
+                whole.cpu()
 
     def _freeze_teacher(
         self, teacher: nn.Module | None, processor: Any, teacher_processor: Any
-    ) -> FrozenTeacher | None:
+    ) -> FrozenTeacher | CachedTeacher | None:
         if teacher is None:
             return None
-        adapter = InputAdapter(input_statistics(processor), input_statistics(teacher_processor, teacher))
+        statistics = input_statistics(processor), input_statistics(teacher_processor, teacher)
         half = next(teacher.parameters()).dtype != torch.float32
         if half and self.args.teacher_precision == "float32":
             raise ValueError("`teacher_precision` is 'float32', but the teacher's weights are not; load it in float32")
         autocast = teacher_autocast(self.args.teacher_precision, self.args.device, self.accelerator.autocast)
-        needs_embedding = self.args.meets_at_embedding or self.args.kd_scale is not None
-        return FrozenTeacher(teacher, self.args.device, adapter, autocast, needs_embedding)
+        needs_embedding = self.args.meets_at_embedding or self.args.kd_scale is not None or self._chunked
+        options = InputAdapter(*statistics), autocast, needs_embedding, not self._chunked, self.args.fold_teacher
+        frozen = partial(FrozenTeacher, teacher, self.args.device, *options, read_by_layers=len(self._auxiliaries) > 0)
+        if self.args.teacher_cache is None:
+            return frozen()
+        check_cacheable(self.train_dataset, self.data_collator)
+        reads_embedding = self._chunked or self.args.loss_weights.needs_teacher_embedding
+        use = TeacherUse(needs_embedding, not self._chunked, reads_embedding, self._moments_at(teacher))
+        return CachedTeacher(teacher, frozen, statistics, self.args.device, autocast, use)
+
+    def _moments_at(self, teacher: nn.Module) -> float | None:
+        if not self.args.teacher_cache_moments:
+            return None
+        if not self._chunked or self.args.shard_heads:
+            raise ValueError(
+                "`teacher_cache_moments` is for losses over chunks of classes in one process; leave it out, or set "
+                "`chunked_losses` and leave out `shard_heads`"
+            )
+        return self.objective.temperature_of(find_classifier(teacher))
 
     # Training step
 
@@ -153,9 +196,10 @@ class DistillationTrainer(EvaluatingTrainer):
         """The weighted sum of the loss parts, each a mean over the batch. See `transformers.Trainer.compute_loss`."""
         pixel_values = self._in_layout(inputs["pixel_values"])
         logits, own, shared = self._run_student(model, pixel_values)
-        batch = ObjectiveInputs(inputs["labels"], own=DenseScores(logits, self._head, own), embeddings=shared)
+        batch = ObjectiveInputs(inputs["labels"], own=self._scores(logits, self._head, own), embeddings=shared)
         if self.teacher is not None:
             self._ask_teacher(self.teacher, pixel_values, inputs, batch)
+            batch.auxiliary = auxiliary_losses(self._auxiliaries, own, batch.teacher_embeddings, inputs)
         parts = self.objective(batch)
         if model.training:
             self.meter.add(parts, self.state.global_step + 1)
@@ -163,7 +207,7 @@ class DistillationTrainer(EvaluatingTrainer):
 
     def _ask_teacher(
         self,
-        teacher: FrozenTeacher,
+        teacher: FrozenTeacher | CachedTeacher,
         pixel_values: torch.Tensor,
         inputs: dict[str, torch.Tensor],
         batch: ObjectiveInputs,
@@ -171,11 +215,28 @@ class DistillationTrainer(EvaluatingTrainer):
         """Adds to `batch` what the method wants of the teacher."""
         if self.objective.weights.needs_teacher_forward:
             seen = teacher(pixel_values, inputs)
-            batch.teacher = DenseScores(seen.logits, teacher.shared_classifier)
+            head = self._teacher_head(teacher)
+            batch.teacher = (
+                self._scores(seen.logits, head, seen.embeddings)
+                if seen.moments is None
+                else MomentScores(head, seen.moments)
+            )
             batch.teacher_embeddings = seen.embeddings
         if self.objective.weights.needs_teacher_head:
             shared = cast(torch.Tensor, batch.embeddings)
-            batch.teacher_head = DenseScores(teacher.head(shared), teacher.shared_classifier, shared)
+            logits = None if self._chunked else teacher.head(shared)
+            batch.teacher_head = self._scores(logits, self._teacher_head(teacher), shared)
+
+    def _teacher_head(self, teacher: FrozenTeacher | CachedTeacher) -> Any:
+        return teacher.shared_classifier if self._teacher_part is None else self._teacher_part
+
+    def _scores(self, logits: Any, head: Any, embeddings: Any) -> Scores:
+        if not self._chunked:
+            return DenseScores(logits, head, embeddings)
+        sampling = Sampling(self.args.class_sample_rate, self.args.seed, self.state.global_step)
+        if self._split_head is None:
+            return ChunkedScores(head, embeddings, sampling)
+        return ShardedScores(head, self._split_head.start, embeddings, sampling)
 
     # Optimizer
 

@@ -22,6 +22,7 @@ _ARGUMENTS = (
     "eval_teacher_head_weight",
     "teacher_precision",
     "channels_last",
+    "fold_teacher",
     "optim",
     "optim_args",
     "learning_rate",

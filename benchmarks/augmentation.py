@@ -1,0 +1,179 @@
+"""
+Augmented and normalized batches of small images: the whole batch at once, against one PIL image after another.
+
+    python benchmarks/augmentation.py
+
+First the augmentation alone (crop from 4 pixels of padding, flip, normalization) of images in memory, then everything
+that a data loader asks of a data set: items and collation. With the same draws, both sides give the same pixels. A
+third table has what two workers hold of a set that is kept in memory.
+"""
+
+import argparse
+import math
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import ClassLabel, Dataset, Features, Image, Value
+from harness import Case, agree, compare, parser, prepare, report
+from PIL import Image as PilImage
+from torch.utils.data import DataLoader, default_collate
+from torchvision import transforms
+from torchvision.transforms import functional as images_as
+
+from headshare_hf import HeadShareImageProcessor
+from headshare_hf.data import ImageClassificationDataset, collate
+from headshare_hf.data.randomness import random_integers
+from headshare_hf.data.transforms import BATCH_AUGMENTATIONS, BatchAugmentation, Normalizer
+
+
+MEAN, STD, SIZE, PADDING, BATCH_SIZE = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761), 32, 4, 64
+NAMES = [str(label) for label in range(100)]
+
+
+def processor(size: int = SIZE) -> HeadShareImageProcessor:
+    """Of the network that the images are for."""
+    return HeadShareImageProcessor(size={"height": size, "width": size}, image_mean=list(MEAN), image_std=list(STD))
+
+
+class PilImages(torch.utils.data.Dataset):
+    """Images in memory, turned into PIL images and augmented one by one, as in torchvision's own data sets."""
+
+    def __init__(self, pixels: np.ndarray, labels: np.ndarray) -> None:
+        self.pixels, self.labels = pixels, labels.tolist()
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(SIZE, padding=PADDING),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(MEAN, STD),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, row: int) -> dict:
+        image = self.transform(PilImage.fromarray(self.pixels[row]))
+        return {"pixel_values": image, "labels": self.labels[row], "index": row}
+
+
+def pil_with_draws(pixels: np.ndarray, rows: np.ndarray, augmentation: BatchAugmentation, epoch: int) -> torch.Tensor:
+    """What the PIL operations make of the draws of the batch augmentation."""
+    tops, lefts = (random_integers(2 * PADDING + 1, augmentation.seed, epoch, rows, stream) for stream in (0, 1))
+    flips = augmentation.view_numbers(rows, epoch)
+    batch = []
+    for row, top, left, flip in zip(rows, tops, lefts, flips, strict=True):
+        image = images_as.pad(PilImage.fromarray(pixels[row]), PADDING)
+        image = images_as.crop(image, int(top), int(left), SIZE, SIZE)
+        image = images_as.hflip(image) if flip else image
+        batch.append(images_as.normalize(images_as.to_tensor(image), MEAN, STD))
+    return torch.stack(batch)
+
+
+def as_dataset(pixels: np.ndarray, labels: np.ndarray) -> Dataset:
+    """The images as a data set of files."""
+    features = Features({"image": Image(), "label": ClassLabel(names=NAMES), "row": Value("int64")})
+    encoded = [PilImage.fromarray(image) for image in pixels]
+    return Dataset.from_dict({"image": encoded, "label": labels, "row": np.arange(len(labels))}, features=features)
+
+
+def augmentation_alone(pixels: np.ndarray, batches: list[np.ndarray], arguments: argparse.Namespace) -> None:
+    """The first table."""
+    images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+    augmentation, normalize = BatchAugmentation(BATCH_AUGMENTATIONS["crop_flip"], seed=0), Normalizer(processor())
+    plain = PilImages(pixels, np.zeros(len(pixels), dtype=np.int64))
+
+    def batched(rows: np.ndarray, epoch: int = 0) -> torch.Tensor:
+        return normalize(augmentation(images[torch.from_numpy(rows)], rows, epoch))
+
+    found = torch.cat([batched(rows, epoch) for epoch, rows in enumerate(batches)])
+    expected = [pil_with_draws(pixels, rows, augmentation, epoch) for epoch, rows in enumerate(batches)]
+    difference = agree("pixels", found, torch.cat(expected), 1e-6)
+    cases = [
+        Case(
+            "PIL, image by image",
+            lambda: [torch.stack([plain[row]["pixel_values"] for row in rows]) for rows in batches],
+        ),
+        Case("batch", lambda: [batched(rows) for rows in batches]),
+    ]
+    rows = compare(cases, arguments.rounds, per=sum(map(len, batches)))
+    title = f"Crop, flip and normalization, {SIZE} pixels, per image"
+    report("augmentation", title, rows, {"batch": difference}, {"batch": 7}, arguments)
+
+
+def whole_items(pixels: np.ndarray, batches: list[np.ndarray], arguments: argparse.Namespace) -> None:
+    """The second table."""
+    labels = np.arange(len(pixels)) % len(NAMES)
+    plain = PilImages(pixels, labels)
+    ours = ImageClassificationDataset(
+        as_dataset(pixels, labels), processor(), augmentation="crop_flip", training=True, with_index=True
+    )
+    for rows in np.array_split(np.arange(len(pixels)), 10):
+        ours.__getitems__(rows)
+    cases = [
+        Case(
+            "items of PIL images, default_collate", lambda: [default_collate([plain[r] for r in b]) for b in batches]
+        ),
+        Case("batch from memory", lambda: [collate(ours.__getitems__(rows)) for rows in batches]),
+    ]
+    augmentation = BatchAugmentation(BATCH_AUGMENTATIONS["crop_flip"], seed=0)
+    found = ours.__getitems__(batches[0])["pixel_values"]
+    difference = agree("pixels of items", found, pil_with_draws(pixels, batches[0], augmentation, 0), 1e-6)
+    rows = compare(cases, arguments.rounds, per=sum(map(len, batches)))
+    title = f"Whole items and collation, {SIZE} pixels, per image"
+    notes = [note_on_workers(arguments)] if Path("/proc/self/smaps_rollup").exists() else []
+    report("items", title, rows, {"batch from memory": difference}, {}, arguments, notes)
+
+
+def note_on_workers(arguments: argparse.Namespace) -> str:
+    """What two workers hold of a set in memory after they have read it twice."""
+    count, size = (200, 16) if arguments.quick else (6000, 112)
+    pixels = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    dataset = ImageClassificationDataset(
+        as_dataset(pixels, np.arange(count) % len(NAMES)), processor(size), augmentation="crop_flip", training=True
+    )
+    loader = DataLoader(dataset, BATCH_SIZE, shuffle=True, num_workers=2, persistent_workers=True, collate_fn=collate)
+    before = memory_of_workers(loader, passes=0)
+    after = memory_of_workers(loader, passes=2)
+    megabytes = math.prod(pixels.shape) / 1e6
+    return (
+        f"{megabytes:.0f} MB of decoded images, two workers: {after['Private_Dirty'] - before['Private_Dirty']:.0f} MB "
+        f"more are private to them after two passes, and their proportional share is {after['Pss'] - before['Pss']:.0f} MB"
+    )
+
+
+def memory_of_workers(loader: DataLoader, passes: int) -> dict[str, float]:
+    """MB by kind, of all workers together."""
+    iterator = iter(loader)
+    for _ in range(passes):
+        for _ in iterator:
+            pass
+        iterator = iter(loader)
+    total = {"Pss": 0.0, "Private_Dirty": 0.0}
+    for worker in iterator._workers:
+        for line in Path(f"/proc/{worker.pid}/smaps_rollup").read_text().splitlines():
+            key = line.partition(":")[0]
+            if key in total:
+                total[key] += int(line.split()[1]) * 1024 / 1e6
+    return total
+
+
+def main() -> None:
+    """All tables."""
+    arguments = parser(__doc__).parse_args()
+    prepare(arguments)
+    arguments.device = "cpu"
+    random = np.random.default_rng(0)
+    count, number = (200, 2) if arguments.quick else (20_000, 10)
+    pixels = random.integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
+    batches = [random.integers(0, count, BATCH_SIZE) for _ in range(number)]
+    os.environ.setdefault("HF_DATASETS_CACHE", tempfile.mkdtemp())
+    augmentation_alone(pixels, batches, arguments)
+    whole_items(pixels, batches, arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""
+The contrastive loss of CRD (forward, backward and the update of the memories), and the drawing of its negatives.
+
+    python benchmarks/contrastive.py [--reference CHECKOUT]
+
+Without a checkout of the authors' code both are compared with a plain loop: rows of the memories gathered for every
+image, and `numpy.random.choice` for every image.
+"""
+
+import argparse
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from harness import Case, agree, compare, memory_of, parser, peak_memory, prepare, report, use_reference
+from torch.nn import functional as F
+
+from headshare_hf.losses import Contrast, ContrastiveLoss
+
+
+TEMPERATURE, CLASSES, SIZE, WIDTH = 0.07, 100, 128, 256
+FIXED = "negatives drawn for each image"
+EXACT = "negatives from a pool"
+SHARED = "one set of negatives a batch"
+
+
+class Setting:
+    """Inputs, and losses that start from the same weights and memories."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        torch.manual_seed(0)
+        self.images, self.negatives, self.batch = (400, 64, 8) if arguments.quick else (50000, 16384, 64)
+        labels = torch.arange(self.images) % CLASSES
+        options = {"num_negatives": self.negatives, "embedding_size": SIZE, "temperature": TEMPERATURE}
+        self.ours = ContrastiveLoss(WIDTH, WIDTH, labels, **options).to(arguments.device)
+        self.shared = ContrastiveLoss(WIDTH, WIDTH, labels, negatives="shared", **options).to(arguments.device)
+        self.student, self.teacher = torch.randn(2, self.batch, WIDTH, device=arguments.device)
+        self.index = torch.randperm(self.images)[: self.batch].to(arguments.device)
+        self.contrast = self.ours.negatives(self.index, 0)
+        self.ours.eval()(self.student, self.teacher, self.index, self.contrast)
+        self.shared.load_state_dict(self.ours.state_dict())
+        self.rows = self.contrast.pool[self.contrast.negatives]
+        self.labels = labels
+
+    def step(self, loss: Callable, *more: object) -> tuple[torch.Tensor, torch.Tensor]:
+        """Forward and backward; the loss and the gradient of the student's embeddings."""
+        student = self.student.clone().requires_grad_()
+        value = loss(student, self.teacher, self.index, *more).sum()
+        value.backward()
+        return value.detach(), student.grad
+
+
+def plain_loss(setting: Setting) -> Callable:
+    """The loss as it is usually written: the rows of every image are gathered from both memories."""
+    ours = setting.ours
+    memories = {name: getattr(ours, f"{name}_memory").clone() for name in ("student", "teacher")}
+    rows = torch.cat([setting.index[:, None], setting.rows], 1)
+    noise = setting.negatives / setting.images
+
+    def one_side(anchors: torch.Tensor, memory: torch.Tensor, normalization: torch.Tensor) -> torch.Tensor:
+        scores = torch.bmm(memory[rows], anchors[:, :, None]).squeeze(2)
+        ratio = (scores / TEMPERATURE).exp() / normalization
+        positive = (ratio[:, 0] / (ratio[:, 0] + noise + 1e-7)).log()
+        negative = (noise / (ratio[:, 1:] + noise + 1e-7)).log()
+        return -(positive.sum() + negative.sum()) / len(anchors)
+
+    def run(student: torch.Tensor, teacher: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        anchors = F.normalize(ours.student_embedding(student)), F.normalize(ours.teacher_embedding(teacher))
+        loss = one_side(anchors[0], memories["teacher"], ours.normalization[0])
+        loss = loss + one_side(anchors[1], memories["student"], ours.normalization[1])
+        with torch.no_grad():
+            for memory, new in zip(memories.values(), anchors, strict=True):
+                memory[index] = F.normalize((memory[index] + new) / 2)
+        return loss
+
+    return run
+
+
+def reference_loss(setting: Setting, device: str) -> Callable:
+    """The authors' loss with the same weights, memories and constants."""
+    from crd.criterion import CRDLoss
+
+    options = {"s_dim": WIDTH, "t_dim": WIDTH, "feat_dim": SIZE, "n_data": setting.images}
+    loss = CRDLoss(SimpleNamespace(**options, nce_k=setting.negatives, nce_t=TEMPERATURE, nce_m=0.5)).to(device)
+    ours = setting.ours
+    loss.embed_s.linear.load_state_dict(ours.student_embedding.state_dict())
+    loss.embed_t.linear.load_state_dict(ours.teacher_embedding.state_dict())
+    loss.contrast.memory_v1.copy_(ours.student_memory)
+    loss.contrast.memory_v2.copy_(ours.teacher_memory)
+    loss.contrast.params[2:4] = ours.normalization
+    rows = torch.cat([setting.index[:, None], setting.rows], 1)
+    return lambda student, teacher, index: loss(student, teacher, index, rows)
+
+
+def exact_values(setting: Setting) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss and gradient in float64."""
+    setting.ours.double()
+    single = setting.student, setting.teacher
+    setting.student, setting.teacher = (value.double() for value in single)
+    found = setting.step(setting.ours, setting.contrast)
+    setting.student, setting.teacher = single
+    setting.ours.float()
+    return found
+
+
+def loss_table(arguments: argparse.Namespace, base: str) -> None:
+    setting = Setting(arguments)
+    exact = exact_values(setting)
+    cases = loss_cases(setting, arguments, base)
+    first = {name: run() for name, run in list(cases.items())[:3]}
+    columns = {
+        what: {
+            name: float((found[place] - exact[place]).norm() / exact[place].norm()) for name, found in first.items()
+        }
+        for place, what in enumerate(("loss off float64", "gradient off float64"))
+    }
+    agreement = {name: agree(f"loss, {name}", found[0], first[base][0], 5e-4) for name, found in first.items()}
+    # Until here the memories had to stay as they were.
+    setting.ours.train()
+    rows = compare([Case(name, run) for name, run in cases.items()], arguments.rounds)
+    options = [*(["--reference", arguments.reference] if arguments.reference else []), "--device", arguments.device]
+    options += ["--quick"] if arguments.quick else []
+    columns["extra MB"] = {name: peak_memory(__file__, [*options, "--case", name]) for name in cases}
+    title = f"CRD loss, forward, backward and update: {setting.batch} of {setting.images} images, "
+    report(
+        "crd_loss",
+        f"{title}{setting.negatives} negatives, {SIZE} dimensions",
+        rows,
+        agreement,
+        {EXACT: 12.0},
+        arguments,
+        [
+            f"'{EXACT}' is what the trainer draws: each row a uniform subset of the other classes, rows not independent. "
+            f"'{FIXED}' are the same numbers by row of the memory. '{SHARED}' is another sampling.",
+        ],
+        columns,
+    )
+
+
+def loss_cases(setting: Setting, arguments: argparse.Namespace, base: str) -> dict[str, Callable]:
+    plain = reference_loss(setting, arguments.device) if arguments.reference else plain_loss(setting)
+    one_set = setting.shared.negatives(setting.index, 0)
+    return {
+        base: lambda: setting.step(plain),
+        EXACT: lambda: setting.step(setting.ours, setting.contrast),
+        FIXED: lambda: setting.step(setting.ours, Contrast(setting.index, setting.rows)),
+        SHARED: lambda: setting.step(setting.shared, one_set),
+    }
+
+
+def negatives_table(arguments: argparse.Namespace) -> None:
+    setting = Setting(arguments)
+    labels, index = setting.labels.numpy(), setting.index.cpu().numpy()
+    others = [np.flatnonzero(labels != label) for label in range(CLASSES)]
+
+    def for_each_image() -> torch.Tensor:
+        drawn = [np.random.choice(others[labels[i]], setting.negatives, replace=False) for i in index]
+        return torch.from_numpy(np.stack(drawn)).to(arguments.device)
+
+    rows, own = setting.rows.cpu(), setting.labels[setting.index.cpu()]
+    if any(len(row.unique()) != setting.negatives for row in rows) or (setting.labels[rows] == own[:, None]).any():
+        raise SystemExit("the rows are not distinct images of other classes")
+    cases = [
+        Case("numpy.random.choice for every image", for_each_image),
+        Case(EXACT, lambda: setting.ours.negatives(setting.index, 1)),
+        Case(SHARED, lambda: setting.shared.negatives(setting.index, 1)),
+    ]
+    title = f"Negatives of a batch: {setting.negatives} of {setting.images} images for each of {setting.batch}"
+    note = "the authors' data set draws as the first row does, in its workers; every row was checked to be distinct"
+    report("crd_negatives", title, compare(cases, arguments.rounds), {}, {EXACT: 4.0}, arguments, [note])
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--case", help="print the memory of one variant of the loss, in MB")
+    arguments = options.parse_args()
+    prepare(arguments)
+    if arguments.reference:
+        use_reference(arguments.reference)
+    base = "authors' code" if arguments.reference else "rows gathered for every image"
+    if arguments.case:
+        setting = Setting(arguments)
+        setting.ours.train()
+        print(memory_of(loss_cases(setting, arguments, base)[arguments.case]))
+        return
+    loss_table(arguments, base)
+    negatives_table(arguments)
+
+
+if __name__ == "__main__":
+    main()

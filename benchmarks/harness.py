@@ -1,0 +1,268 @@
+"""
+What all benchmarks share: both sides measured in turn in one process, an A/A control, a check of the numbers, one table.
+
+A script reads like this:
+
+    arguments = parser(__doc__).parse_args()
+    prepare(arguments)
+    agreement = {"ours": agree("loss", ours(), plain(), 1e-5)}
+    rows = compare([Case("plain", plain), Case("ours", ours)], arguments.rounds)
+    report("name", "Title", rows, agreement, {"ours": 1.5}, arguments)
+
+Variants run round by round, so that a slow spell of a shared machine hits all of them; a ratio is taken within a round,
+and its median and quartiles over the rounds are shown. The first variant runs twice a round, the second time as the
+control: what its ratio differs from 1 by is noise, and so are such differences elsewhere.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import gc
+import io
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from harness_table import add_table, as_text, machine
+
+
+# Under the usual thresholds of glibc large buffers go back to the kernel after each use and are faulted in again, which
+# can outweigh what is compared here, and hits the sides unequally.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(4 << 30), "MALLOC_TRIM_THRESHOLD_": str(8 << 30)}
+
+
+@dataclass
+class Case:
+    """
+    One side of a comparison.
+
+    Attributes:
+        name (`str`): Its row in the table.
+        run (`Callable`): What is timed; its result is not looked at.
+    """
+
+    name: str
+    run: Callable[[], Any]
+
+
+@dataclass
+class Row:
+    """
+    Times of one case, in seconds, and how much faster than the first case it is.
+
+    Attributes:
+        ratio (`float`): Median over the rounds of the base's wall time divided by this one's.
+        ratio_low, ratio_high (`float`): Quartiles of the same.
+        cpu_ratio (`float`): Median of the same for processor time, which others on the machine disturb less.
+    """
+
+    name: str
+    median_s: float
+    min_s: float
+    max_s: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    cpu_ratio: float
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """The options of every benchmark; a script adds its own."""
+    found = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--rounds", type=int, default=7, help="how often every variant is measured")
+    found.add_argument("--threads", type=int, help="threads of PyTorch; all cores where not given")
+    found.add_argument("--device", default=_accelerator(), help="cpu, cuda, ...; an accelerator where there is one")
+    found.add_argument("--reference", type=Path, help="checkout of the authors' code to compare with")
+    found.add_argument("--quick", action="store_true", help="tiny sizes: whether it runs, not how fast")
+    found.add_argument("--output", type=Path, help="JSON file that the tables are added to")
+    return found
+
+
+def prepare(arguments: argparse.Namespace) -> None:
+    """Sets the threads, and starts the script anew where the allocator has other thresholds than [`ALLOCATOR`]."""
+    if any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
+        sys.stdout.flush()
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **ALLOCATOR})
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    if arguments.quick:
+        arguments.rounds = 1
+
+
+def use_reference(checkout: Path) -> None:
+    """
+    Makes a checkout of the authors' code importable, on a CPU too.
+
+    Raises:
+        SystemExit: It is not such a checkout.
+    """
+    if not (checkout / "helper" / "loops.py").exists():
+        raise SystemExit(f"{checkout} is no checkout of the authors' code (it has no helper/loops.py)")
+    sys.path.insert(0, str(checkout))
+    if not torch.cuda.is_available():
+        from crd.memory import AliasMethod
+
+        AliasMethod.cuda = lambda self: None
+
+
+def compare(cases: Sequence[Case], rounds: int, warmup: int = 1, per: int = 1) -> list[Row]:
+    """
+    Measures all cases in turn, round by round.
+
+    Args:
+        cases (`Sequence[Case]`): The first one is what the others are compared with.
+        rounds (`int`): How many rounds count.
+        warmup (`int`, *optional*, defaults to 1): How many rounds before that do not.
+        per (`int`, *optional*, defaults to 1): What the times are divided by, e.g. the steps of one run.
+    """
+    base = cases[0]
+    cases = [*cases, Case(f"{base.name} (control)", base.run)]
+    wall: dict[str, list[float]] = {case.name: [] for case in cases}
+    cpu: dict[str, list[float]] = {case.name: [] for case in cases}
+    for number in range(warmup + rounds):
+        # Back and forth, so that a machine that gets slower or faster favors no place in the order.
+        for case in cases if number % 2 else reversed(cases):
+            seconds, cpu_seconds = _measured(case.run)
+            if number >= warmup:
+                wall[case.name].append(seconds / per)
+                cpu[case.name].append(cpu_seconds / per)
+    return [_row(case.name, wall, cpu, base.name) for case in cases]
+
+
+def agree(what: str, found: Any, expected: Any, tolerance: float) -> float:
+    """
+    The largest difference of two results, relative to the largest value expected.
+
+    Raises:
+        SystemExit: It is above `tolerance`; names `what`. A benchmark of two things that differ says nothing.
+    """
+    found, expected = (torch.as_tensor(value, dtype=torch.float64).flatten() for value in (found, expected))
+    if found.shape != expected.shape:
+        raise SystemExit(f"{what}: {len(found)} numbers against {len(expected)}, so the two sides differ")
+    difference = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
+    if not difference <= tolerance:
+        raise SystemExit(f"{what}: the two sides differ by {difference:.1e}, more than {tolerance:.0e}")
+    return difference
+
+
+def memory_of(run: Callable[[], Any], warmup: int = 1) -> float:
+    """
+    Peak memory in MB (10^6 bytes) that a call needs above what was held before it: of the accelerator where one is in
+    use, and otherwise of this process; not a number outside of Linux. Measure in a fresh process, see [`peak_memory`].
+
+    Args:
+        run (`Callable`): What is measured.
+        warmup (`int`, *optional*, defaults to 1): Calls before that.
+    """
+    for _ in range(warmup):
+        run()
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    if not Path("/proc/self/clear_refs").exists():
+        return math.nan
+    # Free pages of the heap would be used again without being seen.
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    resident = _status("VmRSS")
+    run()
+    return max(0.0, _status("VmHWM") - resident) / 1e6
+
+
+def peak_memory(script: str | Path, arguments: Sequence[str]) -> float:
+    """
+    What `script`, started with `arguments` in a process of its own, prints in its last line: the MB of [`memory_of`].
+
+    Raises:
+        SystemExit: The script failed; with what it wrote.
+    """
+    found = subprocess.run([sys.executable, str(script), *map(str, arguments)], capture_output=True, text=True)
+    if found.returncode:
+        raise SystemExit(f"{script} {' '.join(map(str, arguments))} failed:\n{found.stderr}")
+    return float(found.stdout.splitlines()[-1])
+
+
+def report(
+    name: str,
+    title: str,
+    rows: Sequence[Row],
+    agreement: Mapping[str, float],
+    targets: Mapping[str, float],
+    arguments: argparse.Namespace,
+    notes: Sequence[str] = (),
+    columns: Mapping[str, Mapping[str, float]] | None = None,
+) -> None:
+    """
+    Prints one table, and adds it to the file that `--output` names.
+
+    Args:
+        name (`str`): Name of the table, one word.
+        title (`str`): What was compared, with sizes.
+        rows (`Sequence[Row]`): What [`compare`] returned.
+        agreement (`Mapping[str, float]`): Largest relative difference to the base, by case.
+        targets (`Mapping[str, float]`): The ratio that is aimed at, by case.
+        arguments (`argparse.Namespace`): Of [`parser`].
+        notes (`Sequence[str]`, *optional*): What a reader has to know.
+        columns (`Mapping[str, Mapping[str, float]]`, *optional*): Further columns: a value by case, e.g. memory in MB.
+    """
+    table = {
+        "title": title,
+        "rows": [asdict(row) for row in rows],
+        "agreement": dict(agreement),
+        "targets": dict(targets),
+        "columns": {key: dict(values) for key, values in (columns or {}).items()},
+        "notes": list(notes),
+        "quick": arguments.quick,
+        "rounds": arguments.rounds,
+        "machine": {**machine(arguments.device), "allocator": {name: os.environ.get(name, "") for name in ALLOCATOR}},
+    }
+    print(as_text(table), flush=True)
+    add_table(arguments.output, name, table)
+
+
+def _accelerator() -> str:
+    return str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
+
+
+def _measured(run: Callable[[], Any]) -> tuple[float, float]:
+    with contextlib.redirect_stdout(io.StringIO()):
+        wall, cpu = time.perf_counter(), time.process_time()
+        run()
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def _row(name: str, wall: dict[str, list[float]], cpu: dict[str, list[float]], base: str) -> Row:
+    ratios = [ours / theirs for ours, theirs in zip(wall[base], wall[name], strict=True)]
+    cpu_ratios = [ours / max(theirs, 1e-9) for ours, theirs in zip(cpu[base], cpu[name], strict=True)]
+    low, _, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+    times = wall[name]
+    return Row(
+        name=name,
+        median_s=statistics.median(times),
+        min_s=min(times),
+        max_s=max(times),
+        ratio=statistics.median(ratios),
+        ratio_low=low,
+        ratio_high=high,
+        cpu_ratio=statistics.median(cpu_ratios),
+    )
+
+
+def _status(key: str) -> float:
+    """Bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024.0 for line in lines if line.startswith(key))

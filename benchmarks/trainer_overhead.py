@@ -1,0 +1,117 @@
+"""
+What a training loop costs beside its network: `DistillationTrainer` against a bare loop over the same batches.
+
+    python benchmarks/trainer_overhead.py
+
+Whole trainings of many steps, on a network of one linear layer, where everything but the loop vanishes, and on a
+resnet8. The lean options are those of a plain loop; the default ones log every 10 steps.
+"""
+
+import argparse
+import copy
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from harness import Case, agree, compare, parser, prepare, report
+from steps import LEARNING_RATE, MOMENTUM, PLAIN, WEIGHT_DECAY, Batches, make_batches, network
+from torch import nn
+from torch.nn import functional as F
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import ImageClassifierOutput
+from transformers.utils import logging
+
+from headshare_hf import DistillationConfig, DistillationTrainer
+
+
+NUM_LABELS, BATCH_SIZE = 10, 64
+TARGET_MS = 0.6
+
+
+class LinearClassifier(PreTrainedModel):
+    """One linear layer on the pixels."""
+
+    config_class = PretrainedConfig
+    main_input_name = "pixel_values"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(PretrainedConfig(num_labels=NUM_LABELS))
+        self.classifier = nn.Linear(3 * size * size, NUM_LABELS)
+        self.post_init()
+
+    def forward(self, pixel_values: torch.Tensor) -> ImageClassifierOutput:
+        """Logits `(batch_size, NUM_LABELS)`."""
+        return ImageClassifierOutput(logits=self.classifier(pixel_values.flatten(1)))
+
+
+def bare_loop(model: nn.Module, batches: list) -> list[float]:
+    """The losses of one training."""
+    model = copy.deepcopy(model).train()
+    optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, MOMENTUM, weight_decay=WEIGHT_DECAY)
+    losses = []
+    for batch in batches:
+        loss = F.cross_entropy(model(batch["pixel_values"]).logits, batch["labels"])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    return torch.stack(losses).tolist()
+
+
+class WithTrainer:
+    """The same training by the trainer, in the same order of images. Building the trainer is not measured."""
+
+    def __init__(self, model: nn.Module, batches: list, **fields: Any) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        options = {**PLAIN, "num_train_epochs": 1, "train_sampling_strategy": "sequential", **fields}
+        args = DistillationConfig(
+            output_dir=str(Path(self._folder.name) / "run"),
+            use_cpu=True,
+            per_device_train_batch_size=len(batches[0]["labels"]),
+            **options,
+        )
+        self.trainer = DistillationTrainer(copy.deepcopy(model), args, train_dataset=Batches(batches))
+
+    def run(self) -> list[float]:
+        """The logged losses; a later call trains the same network further."""
+        shutil.rmtree(self.trainer.folder, ignore_errors=True)
+        self.trainer.train()
+        return [row["loss"] for row in self.trainer.state.log_history if "loss" in row]
+
+
+def run_model(name: str, model: nn.Module, size: int, steps: int, arguments: argparse.Namespace) -> None:
+    """One table; times are of one step."""
+    batches = make_batches(steps, 8 if arguments.quick else BATCH_SIZE, NUM_LABELS, size, "cpu")
+    checked = WithTrainer(model, batches[:5], logging_strategy="steps", logging_steps=1).run()
+    agreement = {"trainer, lean": agree("losses", checked, bare_loop(model, batches[:5]), 1e-4)}
+    lean = WithTrainer(model, batches)
+    logs = WithTrainer(model, batches, logging_strategy="steps", logging_steps=10)
+    cases = [
+        Case("bare loop", lambda: bare_loop(model, batches)),
+        Case("trainer, lean", lean.run),
+        Case("trainer, logs every 10 steps", logs.run),
+    ]
+    rows = compare(cases, arguments.rounds, per=steps)
+    over = {row.name: (row.median_s - rows[0].median_s) * 1e3 for row in rows[1:]}
+    notes = [f"the lean trainer should be at most {TARGET_MS} ms a step over the bare loop"]
+    title = f"{name}, {steps} steps of {len(batches[0]['labels'])} images"
+    report(f"trainer_{name}", title, rows, agreement, {}, arguments, notes, {"ms over the bare loop": over})
+
+
+def main() -> None:
+    """Both networks."""
+    options = parser(__doc__)
+    options.set_defaults(rounds=5, threads=1, device="cpu")
+    arguments = options.parse_args()
+    prepare(arguments)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    few, many = (6, 6) if arguments.quick else (60, 1000)
+    run_model("linear", LinearClassifier(8), 8, many, arguments)
+    run_model("resnet8", network("resnet8", NUM_LABELS), 32, few, arguments)
+
+
+if __name__ == "__main__":
+    main()

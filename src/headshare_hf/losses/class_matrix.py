@@ -1,0 +1,169 @@
+"""The weights of a classifier, read a chunk of classes at a time."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..models import CosineHead
+
+
+# As in `torch.nn.functional.normalize`, so that a center of length zero has the same logits as in the dense form.
+_SMALLEST_NORM = 1e-12
+
+# A chunk of logits should stay in the cache between the operations on it: a second thread brings its own cache.
+_CHUNK_OF_ONE_THREAD, _CHUNK_OF_MORE_THREADS = 1024, 4096
+# Elsewhere each operation costs a launch, which fewer and larger chunks make up for.
+_CHUNK_OF_AN_ACCELERATOR = 65536
+# What a chunk of logits may need with large batches, in numbers: 16 and 64 MB of float32.
+_LOGITS, _LOGITS_OF_AN_ACCELERATOR = 2**22, 2**24
+_SMALLEST_CHUNK = 256
+
+
+class Chunk:
+    """
+    Some consecutive classes of a [`ClassMatrix`].
+
+    Attributes:
+        start (`int`): Position of the first one.
+        rows (`torch.Tensor` of shape `(size, embedding_size)`): Their weights, at least float32.
+        inverse (`torch.Tensor` of shape `(size,)`, *optional*): What each row is multiplied with to have length 1.
+        bias (`torch.Tensor` of shape `(size,)`, *optional*): Their biases.
+    """
+
+    def __init__(
+        self, start: int, rows: torch.Tensor, inverse: torch.Tensor | None, bias: torch.Tensor | None
+    ) -> None:
+        self.start = start
+        self.rows = rows
+        self.inverse = inverse
+        self.bias = bias
+
+    def logits(self, queries: torch.Tensor, slopes: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+        """
+        What the classes say of each query, in the first elements of `memory`.
+
+        Args:
+            queries (`torch.Tensor` of shape `(batch_size, embedding_size)`): See [`ClassMatrix.queries`].
+            slopes (`torch.Tensor` of shape `(batch_size, 1)`): What the biases are multiplied with, 1 / T.
+            memory (`torch.Tensor`): Room for at least `batch_size * size` numbers; overwritten.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, size)`.
+        """
+        logits = memory.view(-1)[: len(queries) * len(self.rows)].view(len(queries), len(self.rows))
+        torch.mm(queries, self.rows.t(), out=logits)
+        if self.inverse is not None:
+            logits.mul_(self.inverse)
+        return logits if self.bias is None else logits.addcmul_(slopes, self.bias)
+
+    def add_rows(self, weights: torch.Tensor, sums: torch.Tensor) -> None:
+        """
+        Adds to `sums`, `(batch_size, embedding_size)`, the class rows weighted by `weights`, `(batch_size, size)`,
+        which is overwritten.
+        """
+        sums.addmm_(weights if self.inverse is None else weights.mul_(self.inverse), self.rows)
+
+    def locate(self, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Where the class of each query lies in this chunk: positions and whether it does lie there, both of shape
+        `(batch_size, 1)`. A class elsewhere has a position too, which counts for nothing.
+        """
+        local = (columns - self.start).unsqueeze(1)
+        return local.clamp(0, len(self.rows) - 1), (local >= 0) & (local < len(self.rows))
+
+
+@dataclass(frozen=True)
+class ClassMatrix:
+    """
+    What a classifier computes its logits from, for losses that never hold the logits of all classes.
+
+    Attributes:
+        weight (`torch.Tensor` of shape `(num_labels, embedding_size)`): One row a class.
+        bias (`torch.Tensor` of shape `(num_labels,)`, *optional*): One number a class.
+        scale (`float`, *optional*): The factor s of a cosine head, whose rows and embeddings have length 1.
+        chosen (`torch.Tensor` of `int64` and shape `(size,)`, *optional*):
+            Rows that stand for all, in ascending order. Gradients of the others are 0.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None = None
+    scale: float | None = None
+    chosen: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, head: nn.Module) -> "ClassMatrix":
+        """
+        The matrix of an `nn.Linear` or a [`CosineHead`], or of the part of either that one process holds.
+
+        Raises:
+            TypeError: The head is of another kind.
+        """
+        if isinstance(head, CosineHead):
+            return cls(head.weight, scale=head.scale)
+        if isinstance(head, nn.Linear):
+            return cls(head.weight, head.bias)
+        raise TypeError(
+            f"class chunks are read from nn.Linear and CosineHead, not from {type(head).__name__}; "
+            "take `cross_entropy` and `kd_loss` of its logits"
+        )
+
+    def __len__(self) -> int:
+        return len(self.weight if self.chosen is None else self.chosen)
+
+    def dtype_with(self, embeddings: torch.Tensor) -> torch.dtype:
+        """What the losses are computed in: float32, or float64 where embeddings or weights have it."""
+        return torch.promote_types(torch.promote_types(embeddings.dtype, self.weight.dtype), torch.float32)
+
+    def queries(self, embeddings: torch.Tensor, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Embeddings in the form whose product with the rows is the logits divided by the temperature, up to the bias.
+
+        Args:
+            embeddings (`torch.Tensor` of shape `(batch_size, embedding_size)`): As the classifier reads them.
+            temperature (`float`, *optional*, defaults to `1.0`): T, unitless.
+
+        Returns:
+            `tuple[torch.Tensor, torch.Tensor]`: Queries of shape `(batch_size, embedding_size)`, with the gradient to
+            the embeddings, and the factors of the bias of shape `(batch_size, 1)`.
+
+        Raises:
+            ValueError: The embeddings have another width than the rows.
+        """
+        if embeddings.shape[1] != self.weight.shape[1]:
+            raise ValueError(
+                f"`embeddings` have width {embeddings.shape[1]} and the head reads {self.weight.shape[1]}; "
+                "put a projector between them"
+            )
+        vectors = embeddings.to(self.dtype_with(embeddings))
+        slopes = vectors.new_full((len(vectors), 1), 1 / temperature)
+        if self.scale is None:
+            return vectors / temperature, slopes
+        return F.normalize(vectors) * (self.scale / temperature), slopes
+
+    def chunks(self, batch_size: int, dtype: torch.dtype) -> Iterator[Chunk]:
+        """Goes through all classes once, at most `chunk_size(batch_size)` of them at a time."""
+        size = self.chunk_size(batch_size)
+        for start in range(0, len(self), size):
+            span = slice(start, start + size) if self.chosen is None else self.chosen[start : start + size]
+            rows = self.weight[span].to(dtype)
+            inverse = None
+            if self.scale is not None:
+                inverse = torch.linalg.vector_norm(rows, dim=1).clamp_(min=_SMALLEST_NORM).reciprocal_()
+            yield Chunk(start, rows, inverse, None if self.bias is None else self.bias[span].to(dtype))
+
+    def chunk_size(self, batch_size: int) -> int:
+        """How many classes are read at a time."""
+        if self.weight.device.type == "cpu":
+            size = _CHUNK_OF_ONE_THREAD if torch.get_num_threads() == 1 else _CHUNK_OF_MORE_THREADS
+            logits = _LOGITS
+        else:
+            size, logits = _CHUNK_OF_AN_ACCELERATOR, _LOGITS_OF_AN_ACCELERATOR
+        size = min(size, max(logits // max(batch_size, 1), _SMALLEST_CHUNK))
+        return max(min(size, len(self)), 1)
+
+    def memory(self, queries: torch.Tensor) -> torch.Tensor:
+        """Room for the logits of one chunk."""
+        return queries.new_empty(len(queries) * self.chunk_size(len(queries)))

@@ -1,0 +1,91 @@
+"""AdaDistill: a margin softmax around class centers that grow out of the teacher's embeddings."""
+
+from typing import cast
+
+import torch
+
+from ...models import IGNORED_LABEL
+from ...models.heads import MarginHead, create_head
+from ..contrastive import _of_all_processes
+from ..cross_entropy import cross_entropy
+from .arithmetic import unit
+from .base import CompanionLoss
+from .features import FeatureShapes, NeededFeatures
+
+
+_HEAD_TYPES = ("arcface", "cosface")
+
+
+class AdaDistillLoss(CompanionLoss):
+    """
+    Cross-entropy with a margin, of the student's embedding and class centers w made of the teacher's (Boutros, Štruc
+    and Damer, arXiv 2407.01332). Before the loss of a batch, the center of each image's class y moves to
+
+        w_y ← α w_y + (1 − α) f_t,    α = clip(cos(f_s, f_t) · cos(w_y, f_t), 0, 1).
+
+    A student that is still far from its teacher f_t is so compared with the teacher's embedding of the same image; one
+    that has come near, with a mean over the images of the class, except where the teacher's own embedding is far from
+    that mean.
+
+    Of the family of shared classifiers: TH-KD, and the method `inherited` (ProxylessKD, ArcDistill), read the student
+    with the teacher's trained class centers, which stand still. Here they are made on the way, so that the teacher's
+    classifier is not needed, nor the classes that it was trained with.
+
+    Written from the equations. What they leave open: f_t has length 1, centers start at zero, so that the first image of
+    a class becomes its center, and several images of a class in one batch move its center to the mean of where each
+    alone would. With several processes, the images of all of them count.
+
+    Args:
+        student, teacher: See [`CompanionLoss`]; the student's `logits` say how many classes there are.
+        head_type (`str`, *optional*, defaults to `"arcface"`): `"arcface"` or `"cosface"`, see [`create_head`].
+        margin (`float`, *optional*, defaults to 0.45): Of the head; the paper has 0.35 for `"cosface"`.
+        scale (`float`, *optional*, defaults to 64.0): Of the cosines.
+
+    Raises:
+        ValueError: The embeddings have different widths, the student has no classifier, or there is no such head.
+    """
+
+    student_needs = ("embeddings",)
+    teacher_needs = ("embeddings",)
+    needs_labels = True
+
+    def __init__(
+        self,
+        student: FeatureShapes,
+        teacher: FeatureShapes,
+        head_type: str = "arcface",
+        margin: float = 0.45,
+        scale: float = 64.0,
+    ) -> None:
+        super().__init__(student, teacher)
+        if head_type not in _HEAD_TYPES:
+            raise ValueError(f"`head_type` is {head_type!r}; allowed: {', '.join(_HEAD_TYPES)}")
+        if student.embeddings != teacher.embeddings or not student.embeddings:
+            raise ValueError(
+                f"the student's embeddings are {student.embeddings} wide and the teacher's {teacher.embeddings}, but "
+                "AdaDistill compares the one with the other; set the student's `embedding_size` and `projector`"
+            )
+        if not student.logits:
+            raise ValueError("AdaDistill keeps a center of every class; take a student with a classifier")
+        self.head = cast(MarginHead, create_head(head_type, student.embeddings, student.logits, scale, margin))
+        # Moved by `forward`, never by the optimizer.
+        self.head.weight.requires_grad_(False).zero_()
+
+    def compute(self, student: NeededFeatures, teacher: NeededFeatures, labels: torch.Tensor) -> torch.Tensor:
+        """See [`CompanionLoss.compute`]; images labelled -1 are left out. The centers move in training mode only."""
+        embeddings = unit(student.embeddings)
+        if self.training:
+            self._move_centers(embeddings.detach(), unit(teacher.embeddings), labels)
+        return cross_entropy(self.head.margin_logits(self.head(embeddings), labels, embeddings), labels)
+
+    @torch.no_grad()
+    def _move_centers(self, student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor) -> None:
+        student, teacher, labels = (_of_all_processes(each) for each in (student, teacher, labels))
+        centers, rows = self.head.weight, labels.clamp(min=0)
+        old = centers[rows].to(teacher)
+        nearness = (student * teacher).sum(dim=1) * (unit(old) * teacher).sum(dim=1)
+        moved = torch.lerp(teacher, old, nearness.clamp(0, 1).unsqueeze(1))
+        # Of each image, those of its class that have a label. All images of a class write the same value.
+        together = ((rows.unsqueeze(1) == rows) & (labels != IGNORED_LABEL)).to(teacher)
+        count = together.sum(dim=1, keepdim=True)
+        centers[rows] = torch.where(count > 0, together @ moved / count.clamp(min=1), old).to(centers)

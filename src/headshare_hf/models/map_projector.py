@@ -1,0 +1,48 @@
+"""The projector between the last feature map of one network and the classifier of another."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class MapProjector(nn.Module):
+    """
+    A bottleneck from the student's last feature map to the shape of the teacher's (SimKD, arXiv 2203.14001): 1×1, 3×3
+    and 1×1 convolutions, each with batch normalisation and ReLU. What it returns is pooled into the embedding that the
+    teacher's classifier reads, so that it is part of the student and published with it.
+
+    Args:
+        in_channels (`int`): Channels of the student's last map.
+        out_channels (`int`): Channels of the teacher's, the width of its embedding.
+        reduction (`int`, *optional*, defaults to 2): Of how many times fewer channels the bottleneck is.
+        size (`tuple[int, int]`, *optional*):
+            Height and width that a larger map is averaged down to first: those of the teacher's map.
+
+    Raises:
+        ValueError: `reduction` leaves no channel.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, reduction: int = 2, size: tuple[int, int] | None = None
+    ) -> None:
+        super().__init__()
+        if not 1 <= reduction <= out_channels:
+            raise ValueError(f"`reduction` is {reduction}; it must be between 1 and `out_channels`, {out_channels}")
+        self.size = size
+        inner = out_channels // reduction
+        self.layers = nn.Sequential(
+            *_normalised(nn.Conv2d(in_channels, inner, kernel_size=1, bias=False)),
+            *_normalised(nn.Conv2d(inner, inner, kernel_size=3, padding=1, bias=False)),
+            *_normalised(nn.Conv2d(inner, out_channels, kernel_size=1, bias=False)),
+        )
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Maps `(batch_size, in_channels, height, width)` to `(batch_size, out_channels, height, width)`, or `size`."""
+        if self.size is not None:
+            height, width = (min(own, wanted) for own, wanted in zip(maps.shape[2:], self.size, strict=True))
+            maps = F.adaptive_avg_pool2d(maps, (height, width))
+        return self.layers(maps)
+
+
+def _normalised(convolution: nn.Conv2d) -> list[nn.Module]:
+    return [convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU()]

@@ -1,0 +1,255 @@
+"""Loading that accounts for every tensor, saving with the code of the model, and publishing."""
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from huggingface_hub import HfApi, ModelCard
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import PreTrainedModel
+
+from .backbone_face import height_and_width
+from .backbone_shapes import recognize_backbone
+from .configuration_headshare import HeadShareConfig
+from .hub_cache import INDEX_FILE, PROCESSOR_FILE, WEIGHTS_FILE, explained, local_folder
+from .hub_commit import CARD_FILE, check_card, check_target, commit_files, open_repository
+
+
+# Bytes; what torch allocates on the CPU starts at a multiple of it.
+_ALIGNMENT = 64
+# Tensors in the message of an error; another network differs in hundreds.
+_SHOWN = 5
+LOADING_PROBLEMS = ("missing_keys", "unexpected_keys", "mismatched_keys")
+AUTO_MAP = {
+    "AutoConfig": "configuration_headshare.HeadShareConfig",
+    "AutoModel": "modeling_headshare.HeadShareModel",
+    "AutoModelForImageClassification": "modeling_headshare.HeadShareForImageClassification",
+}
+
+
+class HeadSharePreTrainedModel(PreTrainedModel):
+    """Initialisation, and loading that accounts for every tensor."""
+
+    config_class = HeadShareConfig
+    base_model_prefix = "headshare"
+    main_input_name = "pixel_values"
+    input_modalities = "image"
+    # The loss is a mean over the batch, so the Trainer must not pass `num_items_in_batch`.
+    accepts_loss_kwargs = False
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # Every layer draws its weights when it is built, as its paper says, and `from_pretrained` below leaves none to
+        # be drawn later. What transformers would do here is to draw linear layers again from N(0, 0.02).
+        pass
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """
+        As `PreTrainedModel.from_pretrained`, but a checkpoint must hold exactly the tensors of the model.
+
+        Raises:
+            OSError: There is no such model, or it is private, gated, or neither in the cache nor to be reached; tells
+                what the cache holds.
+            ValueError: A file is damaged, or tensors are missing, unexpected or of another shape. The first of them are
+                named, and the network that they look like. transformers itself would fill the gaps with random numbers
+                and only log it.
+        """
+        name = pretrained_model_name_or_path
+        wants_info = kwargs.pop("output_loading_info", False)
+        # Only then transformers says which shapes differ; they are refused below.
+        kwargs["ignore_mismatched_sizes"] = True
+        try:
+            with explained(name, kwargs, WEIGHTS_FILE, INDEX_FILE), _without_load_report():
+                model, info = cast(Any, super()).from_pretrained(name, *args, output_loading_info=True, **kwargs)
+        except SafetensorError as error:
+            raise ValueError(
+                f"a safetensors file of {name} is damaged or cut off ({error}); save or download it again"
+            ) from error
+        if not info["mismatched_keys"]:
+            model._load_rest(name, info, kwargs)
+        if any(info[kind] for kind in LOADING_PROBLEMS):
+            raise ValueError(_misfit(name, model, info, kwargs))
+        _align(model)
+        # transformers makes every tensor that it has read trainable.
+        model.base_model.backbone.freeze_constants()
+        return (model, info) if wants_info else model
+
+    def _load_rest(self, name_or_path: Any, info: dict[str, Any], options: dict[str, Any]) -> None:
+        """Reads what a checkpoint keeps in further files, and takes it off `info["missing_keys"]`."""
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """
+        As `PreTrainedModel.save_pretrained`. The code of the model is saved too, so that every folder, checkpoints
+        included, works with `trust_remote_code=True` where this package is not installed. That is about 140 kB and
+        some hundredths of a second, too little for a second kind of folder without it.
+
+        Raises:
+            ValueError: `push_to_hub` is given; [`push_to_hub`] sends what belongs to the model too.
+        """
+        if kwargs.get("push_to_hub"):
+            raise ValueError(
+                "`save_pretrained` would publish neither image processor nor card; call "
+                "`push_to_hub(repo_id, image_processor=..., card=...)`"
+            )
+        # transformers itself enters the class that is saved alone, but the weights serve both.
+        self.config.auto_map = dict(AUTO_MAP)
+        self._save_rest(save_directory, kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
+
+    def _save_rest(self, folder: Any, options: dict[str, Any]) -> None:
+        """Writes what goes to further files, and leaves the other tensors in `options["state_dict"]`."""
+
+    def push_to_hub(  # type: ignore[override]  # transformers' own takes any number of positional arguments
+        self,
+        repo_id: str,
+        *,
+        image_processor: Any = None,
+        card: ModelCard | str | None = None,
+        private: bool | None = None,
+        revision: str | None = None,
+        commit_message: str | None = None,
+        token: bool | str | None = None,
+        max_shard_size: int | str | None = "50GB",
+        **kwargs: Any,
+    ) -> Any:
+        """
+        Publishes the model in one commit: weights, configuration, code, image processor and card.
+
+        Weights of an earlier publication that are not part of this one are removed.
+
+        Args:
+            repo_id (`str`): Where to, `namespace/name`; without a namespace, that of the user. It is made if needed.
+            image_processor ([`HeadShareImageProcessor`] or another one): What prepares images for this model.
+            card (`huggingface_hub.ModelCard` or `str`): What `headshare_hf.hub.render_card` returns, or any other card
+                whose metadata say a license.
+            private (`bool`, *optional*): Whether a repository that is made is private.
+            revision (`str`, *optional*): Branch to commit to; it is made from `main` if it does not exist.
+            commit_message (`str`, *optional*, defaults to `"Upload model"`): Of the commit.
+            token (`bool` or `str`, *optional*): Of the Hub; by default the one that is stored.
+            max_shard_size (`int` or `str`, *optional*, defaults to `"50GB"`): Of one file of weights.
+            kwargs: None; those of transformers fill in a card that is not ours, or propose changes.
+
+        Returns:
+            `huggingface_hub.CommitInfo`: The commit that holds the content, an earlier one if it held all of it already.
+
+        Raises:
+            ValueError: Image processor or card are missing, the card says no license, the id or the branch is none, or
+                the repository is public and `private=True` was asked for. Nothing has been sent then.
+            huggingface_hub.errors.HfHubHTTPError: What the Hub answers, unchanged.
+        """
+        if kwargs:
+            raise ValueError(f"`push_to_hub` does not take {', '.join(kwargs)}; write what the card says into `card`")
+        check_target(repo_id, revision)
+        with tempfile.TemporaryDirectory() as folder:
+            _save_companions(Path(folder), image_processor, card)
+            self.save_pretrained(folder, max_shard_size=max_shard_size)
+            api = HfApi(token=token)
+            repo_id = open_repository(api, repo_id, private, revision)
+            files = {path.name: path for path in sorted(Path(folder).iterdir())}
+            return commit_files(api, repo_id, files, revision, commit_message or "Upload model")[0]
+
+
+def _save_companions(folder: Path, image_processor: Any, card: ModelCard | str | None) -> None:
+    """What nobody can use or judge a model without."""
+    if image_processor is None:
+        raise ValueError(
+            "`push_to_hub` needs `image_processor`, without which nobody knows size, statistics and channel order of the "
+            "images; give the one that the model was trained with, e.g. HeadShareImageProcessor.from_pretrained(...)"
+        )
+    if card is None:
+        raise ValueError(
+            "`push_to_hub` needs `card`, a ModelCard or its text: `render_card` of headshare_hf.hub writes one with "
+            "results, and `ModelCard.load(...)` of huggingface_hub reads one"
+        )
+    card = ModelCard(card) if isinstance(card, str) else card
+    check_card(card)
+    card.save(folder / CARD_FILE)
+    image_processor.save_pretrained(folder)
+    if not (folder / PROCESSOR_FILE).is_file():
+        raise ValueError(f"a {type(image_processor).__name__} saves no {PROCESSOR_FILE}; use HeadShareImageProcessor")
+
+
+def _misfit(name: Any, model: Any, info: dict[str, Any], options: dict[str, Any]) -> str:
+    problems = [f"{kind.replace('_', ' ')}: {_first(info[kind])}" for kind in LOADING_PROBLEMS if info[kind]]
+    return (
+        f"{name} does not fit {type(model).__name__} with backbone {model.config.backbone!r}"
+        f"{_looks_like(name, model.config, options)}; {'; '.join(problems)}. Load it with the class and configuration "
+        "that it was saved from, or convert it with `python -m headshare_hf.hub.convert`."
+    )
+
+
+def _first(tensors: Collection[Any]) -> str:
+    """The first few names; of a tensor of another shape also both shapes."""
+    shown = [
+        tensor if isinstance(tensor, str) else f"{tensor[0]} is {tuple(tensor[1])} instead of {tuple(tensor[2])}"
+        for tensor in sorted(tensors)[:_SHOWN]
+    ]
+    more = len(tensors) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def _looks_like(name: Any, config: Any, options: dict[str, Any]) -> str:
+    """The network whose tensors these are, if it is another one, and the fields that it was built with."""
+    found = recognize_backbone(_stored_shapes(name, options))
+    if found is None:
+        return ""
+    backbone, fields = found
+    size = None if fields.image_size is None else list(fields.image_size)
+    told = {"num_channels": fields.num_channels, "image_size": size, "embedding_size": fields.embedding_size}
+    own = {"num_channels": config.num_channels, "image_size": list(height_and_width(config.image_size))}
+    own["embedding_size"] = config.embedding_size
+    others = [f"`{key}` {value}" for key, value in told.items() if value is not None and value != own[key]]
+    if backbone == config.backbone and not others:
+        return ""
+    return f" (its tensors are those of {backbone}" + (f" with {', '.join(others)})" if others else ")")
+
+
+def _stored_shapes(name: Any, options: dict[str, Any]) -> dict[str, torch.Size]:
+    """What the safetensors files hold that were just read, by the headers of these files."""
+    folder = local_folder(name, options) if name is not None else None
+    if folder is None:
+        return {}
+    whole = folder / WEIGHTS_FILE
+    shapes = {}
+    for path in [whole] if whole.is_file() else sorted(folder.glob("model-*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            shapes.update({key: torch.Size(file.get_slice(key).get_shape()) for key in file.keys()})
+    return shapes
+
+
+@contextlib.contextmanager
+def _without_load_report() -> Iterator[None]:
+    """
+    Keeps transformers from logging which tensors a file lacks: class centers come from another file, and any tensor
+    that is really missing is an error here.
+    """
+    loggers = [
+        logging.getLogger(name) for name in ("transformers.modeling_utils", "transformers.utils.loading_report")
+    ]
+    for logger in loggers:
+        logger.addFilter(_is_no_load_report)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(_is_no_load_report)
+
+
+def _is_no_load_report(record: logging.LogRecord) -> bool:
+    return "LOAD REPORT" not in record.getMessage()
+
+
+def _align(model: nn.Module) -> None:
+    """
+    Moves tensors that are mapped from a file to addresses that a fresh tensor has.
+
+    Kernels sum in another order at an odd address, so that the logits of a reloaded model would differ in the last bit.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu" and tensor.data_ptr() % _ALIGNMENT:
+            tensor.data = tensor.data.clone()

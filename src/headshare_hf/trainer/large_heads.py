@@ -1,0 +1,75 @@
+"""When the losses are computed over classes in chunks, so that no tensor of images times classes exists."""
+
+from typing import Any
+
+from torch import nn
+from transformers.training_args import ParallelMode
+
+from ..models import HeadShareForImageClassification, find_classifier
+from .backends import wants_deepspeed, wants_fsdp
+from .config import DistillationConfig
+
+
+# From here on the chunks are not slower on two cores and save hundreds of megabytes: benchmarks/large_head.py.
+CHUNKED_FROM = 10_000
+
+
+def uses_chunks(args: DistillationConfig, student: nn.Module, teacher: nn.Module | None) -> bool:
+    """
+    Whether the losses of this run are computed in chunks: what `chunked_losses` says, and by itself from
+    `CHUNKED_FROM` classes on where both networks allow it.
+
+    Raises:
+        ValueError: `chunked_losses`, or an option that needs it, is set but the networks do not allow it.
+    """
+    if args.class_sample_rate != 1 and not 0 < args.class_sample_rate < 1:
+        raise ValueError(f"`class_sample_rate` is {args.class_sample_rate}; it must be in (0, 1]")
+    wanted = "shard_heads" if args.shard_heads else "class_sample_rate" if args.class_sample_rate != 1 else None
+    if wanted is not None and args.chunked_losses is False:
+        raise ValueError(f"`{wanted}` needs losses over chunks of classes; leave out `chunked_losses`")
+    if args.chunked_losses is None and wanted is None:
+        many = getattr(getattr(student, "config", None), "num_labels", 0) >= CHUNKED_FROM
+        return many and _obstacle(student, teacher) is None
+    if args.chunked_losses is False:
+        return False
+    obstacle = _obstacle(student, teacher)
+    if obstacle is not None:
+        raise ValueError(f"`{wanted or 'chunked_losses'}` is set, but {obstacle}; leave it out")
+    return True
+
+
+def check_sharded_heads(args: DistillationConfig) -> None:
+    """
+    Raises:
+        ValueError: `shard_heads` is set with something that does not go together with it.
+    """
+    if not args.shard_heads:
+        return
+    if args.parallel_mode != ParallelMode.DISTRIBUTED or args.world_size < 2:
+        raise ValueError(
+            "`shard_heads` needs several processes that each train (DDP); start them with `accelerate launch`"
+        )
+    conflicts = {
+        "fsdp": wants_fsdp(args),
+        "deepspeed": wants_deepspeed(args),
+        # Every process would find other overflows, and skip other steps.
+        "fp16": args.fp16,
+        # The norm of the gradient of a process is not that of the whole.
+        "max_grad_norm": bool(args.max_grad_norm),
+        "eval_teacher_head_weight": bool(args.eval_teacher_head_weight),
+    }
+    found = [name for name, is_set in conflicts.items() if is_set]
+    if found:
+        raise ValueError(f"`shard_heads` cannot be combined with `{found[0]}`; leave one of them out")
+
+
+def _obstacle(student: Any, teacher: nn.Module | None) -> str | None:
+    if not isinstance(student, HeadShareForImageClassification):
+        return f"the student is a {type(student).__name__}, whose classifier cannot be run apart from it"
+    if teacher is None:
+        return None
+    try:
+        find_classifier(teacher)
+    except ValueError as error:
+        return f"the teacher cannot be asked for its embedding ({error})"
+    return None

@@ -1,0 +1,40 @@
+"""Every benchmark runs, at tiny sizes, through the script that runs all of them; no time is looked at."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import run_all
+
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SOURCES = str(BENCHMARKS.parent / "src")
+
+
+def _started_by_hand() -> set[str]:
+    """Scripts with a main part of their own."""
+    return {path.name for path in BENCHMARKS.glob("*.py") if 'if __name__ == "__main__":' in path.read_text()}
+
+
+def test_all_scripts_are_part_of_the_whole():
+    # Those two answer a question once and have no claim to repeat.
+    assert _started_by_hand() - {"run_all.py", "class_counts.py", "ijb_command.py"} == set(run_all.SCRIPTS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", sorted(run_all.SCRIPTS))
+def test_a_benchmark_runs_and_its_tables_are_kept(script, tmp_path):
+    output = tmp_path / "benchmarks.json"
+    output.write_text(json.dumps({"tables": {"of another run": {}}}))
+    environment = {**os.environ, "PYTHONPATH": SOURCES, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(BENCHMARKS / "run_all.py"), "--quick", "--only", script, "--output", str(output)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-2000:]
+    tables = json.loads(output.read_text())["tables"]
+    assert "of another run" in tables and len(tables) > 1
+    for name, table in tables.items():
+        if "rows" in table:
+            assert table["quick"] and all(row["median_s"] > 0 for row in table["rows"]), name
