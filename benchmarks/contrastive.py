@@ -9,12 +9,10 @@ image, and `numpy.random.choice` for every image.
 
 import argparse
 from collections.abc import Callable
-from types import SimpleNamespace
 
-import numpy as np
 import torch
+from contrastive_sides import PlainLoss, negatives_of_images, reference_loss
 from harness import Case, agree, compare, memory_of, parser, peak_memory, prepare, report, use_reference
-from torch.nn import functional as F
 
 from headshare_hf.losses import Contrast, ContrastiveLoss
 
@@ -49,48 +47,6 @@ class Setting:
         value = loss(student, self.teacher, self.index, *more).sum()
         value.backward()
         return value.detach(), student.grad
-
-
-def plain_loss(setting: Setting) -> Callable:
-    """The loss as it is usually written: the rows of every image are gathered from both memories."""
-    ours = setting.ours
-    memories = {name: getattr(ours, f"{name}_memory").clone() for name in ("student", "teacher")}
-    rows = torch.cat([setting.index[:, None], setting.rows], 1)
-    noise = setting.negatives / setting.images
-
-    def one_side(anchors: torch.Tensor, memory: torch.Tensor, normalization: torch.Tensor) -> torch.Tensor:
-        scores = torch.bmm(memory[rows], anchors[:, :, None]).squeeze(2)
-        ratio = (scores / TEMPERATURE).exp() / normalization
-        positive = (ratio[:, 0] / (ratio[:, 0] + noise + 1e-7)).log()
-        negative = (noise / (ratio[:, 1:] + noise + 1e-7)).log()
-        return -(positive.sum() + negative.sum()) / len(anchors)
-
-    def run(student: torch.Tensor, teacher: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        anchors = F.normalize(ours.student_embedding(student)), F.normalize(ours.teacher_embedding(teacher))
-        loss = one_side(anchors[0], memories["teacher"], ours.normalization[0])
-        loss = loss + one_side(anchors[1], memories["student"], ours.normalization[1])
-        with torch.no_grad():
-            for memory, new in zip(memories.values(), anchors, strict=True):
-                memory[index] = F.normalize((memory[index] + new) / 2)
-        return loss
-
-    return run
-
-
-def reference_loss(setting: Setting, device: str) -> Callable:
-    """The authors' loss with the same weights, memories and constants."""
-    from crd.criterion import CRDLoss
-
-    options = {"s_dim": WIDTH, "t_dim": WIDTH, "feat_dim": SIZE, "n_data": setting.images}
-    loss = CRDLoss(SimpleNamespace(**options, nce_k=setting.negatives, nce_t=TEMPERATURE, nce_m=0.5)).to(device)
-    ours = setting.ours
-    loss.embed_s.linear.load_state_dict(ours.student_embedding.state_dict())
-    loss.embed_t.linear.load_state_dict(ours.teacher_embedding.state_dict())
-    loss.contrast.memory_v1.copy_(ours.student_memory)
-    loss.contrast.memory_v2.copy_(ours.teacher_memory)
-    loss.contrast.params[2:4] = ours.normalization
-    rows = torch.cat([setting.index[:, None], setting.rows], 1)
-    return lambda student, teacher, index: loss(student, teacher, index, rows)
 
 
 def exact_values(setting: Setting) -> tuple[torch.Tensor, torch.Tensor]:
@@ -131,18 +87,29 @@ def loss_table(arguments: argparse.Namespace, base: str) -> None:
         {EXACT: 12.0},
         arguments,
         [
-            f"'{EXACT}' is what the trainer draws: each row a uniform subset of the other classes, rows not independent. "
-            f"'{FIXED}' are the same numbers by row of the memory. '{SHARED}' is another sampling.",
+            f"'{EXACT}' is the default of the trainer (`negatives='exact'`): each row a uniform subset of the other "
+            f"classes, rows not independent. '{FIXED}' are the same numbers by row of the memory, for data sets that draw "
+            f"their own. '{SHARED}' (`negatives='shared'`) is another sampling.",
+            memory_note(columns["extra MB"], base),
         ],
         columns,
     )
 
 
+def memory_note(megabytes: dict[str, float], base: str) -> str:
+    """How the default compares with the base."""
+    share = megabytes[EXACT] / megabytes[base]
+    return (
+        f"'{EXACT}' needs {share:.3f} of the extra memory of '{base}', where at most 1/12 ({1 / 12:.3f}) is aimed at"
+    )
+
+
 def loss_cases(setting: Setting, arguments: argparse.Namespace, base: str) -> dict[str, Callable]:
-    plain = reference_loss(setting, arguments.device) if arguments.reference else plain_loss(setting)
+    ours, rows = setting.ours, torch.cat([setting.index[:, None], setting.rows], 1)
+    plain = reference_loss(ours, setting.negatives) if arguments.reference else PlainLoss(ours)
     one_set = setting.shared.negatives(setting.index, 0)
     return {
-        base: lambda: setting.step(plain),
+        base: lambda: setting.step(plain, rows),
         EXACT: lambda: setting.step(setting.ours, setting.contrast),
         FIXED: lambda: setting.step(setting.ours, Contrast(setting.index, setting.rows)),
         SHARED: lambda: setting.step(setting.shared, one_set),
@@ -151,18 +118,12 @@ def loss_cases(setting: Setting, arguments: argparse.Namespace, base: str) -> di
 
 def negatives_table(arguments: argparse.Namespace) -> None:
     setting = Setting(arguments)
-    labels, index = setting.labels.numpy(), setting.index.cpu().numpy()
-    others = [np.flatnonzero(labels != label) for label in range(CLASSES)]
-
-    def for_each_image() -> torch.Tensor:
-        drawn = [np.random.choice(others[labels[i]], setting.negatives, replace=False) for i in index]
-        return torch.from_numpy(np.stack(drawn)).to(arguments.device)
-
+    draw = negatives_of_images(setting.labels, setting.negatives)
     rows, own = setting.rows.cpu(), setting.labels[setting.index.cpu()]
     if any(len(row.unique()) != setting.negatives for row in rows) or (setting.labels[rows] == own[:, None]).any():
         raise SystemExit("the rows are not distinct images of other classes")
     cases = [
-        Case("numpy.random.choice for every image", for_each_image),
+        Case("numpy.random.choice for every image", lambda: draw(setting.index)),
         Case(EXACT, lambda: setting.ours.negatives(setting.index, 1)),
         Case(SHARED, lambda: setting.shared.negatives(setting.index, 1)),
     ]

@@ -26,7 +26,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,12 @@ class Case:
     Attributes:
         name (`str`): Its row in the table.
         run (`Callable`): What is timed; its result is not looked at.
+        less (`Callable`, *optional*): A smaller run, whose time is taken off, and with it all that does not grow.
     """
 
     name: str
     run: Callable[[], Any]
+    less: Callable[[], Any] | None = None
 
 
 @dataclass
@@ -87,14 +89,31 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def prepare(arguments: argparse.Namespace) -> None:
-    """Sets the threads, and starts the script anew where the allocator has other thresholds than [`ALLOCATOR`]."""
-    if any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
+    """
+    Sets the threads, and starts the script anew where the allocator has other thresholds than [`ALLOCATOR`], unless
+    `arguments.allocator` is `"usual"`.
+    """
+    wanted = getattr(arguments, "allocator", None) != "usual"
+    if wanted and any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
         sys.stdout.flush()
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **ALLOCATOR})
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     if arguments.quick:
         arguments.rounds = 1
+
+
+def with_usual_allocator(*options: str) -> None:
+    """
+    Runs a script again with `--allocator usual` and `options`, before [`prepare`] starts it anew and not after that.
+
+    Raises:
+        SystemExit: That run failed.
+    """
+    if any(name in os.environ for name in ALLOCATOR):
+        return
+    if subprocess.run([sys.executable, *sys.orig_argv[1:], *options, "--allocator", "usual"]).returncode:
+        raise SystemExit("the run under the usual settings of the allocator failed")
 
 
 def use_reference(checkout: Path) -> None:
@@ -124,13 +143,13 @@ def compare(cases: Sequence[Case], rounds: int, warmup: int = 1, per: int = 1) -
         per (`int`, *optional*, defaults to 1): What the times are divided by, e.g. the steps of one run.
     """
     base = cases[0]
-    cases = [*cases, Case(f"{base.name} (control)", base.run)]
+    cases = [*cases, replace(base, name=f"{base.name} (control)")]
     wall: dict[str, list[float]] = {case.name: [] for case in cases}
     cpu: dict[str, list[float]] = {case.name: [] for case in cases}
     for number in range(warmup + rounds):
         # Back and forth, so that a machine that gets slower or faster favors no place in the order.
         for case in cases if number % 2 else reversed(cases):
-            seconds, cpu_seconds = _measured(case.run)
+            seconds, cpu_seconds = _measured_case(case)
             if number >= warmup:
                 wall[case.name].append(seconds / per)
                 cpu[case.name].append(cpu_seconds / per)
@@ -234,6 +253,14 @@ def report(
 
 def _accelerator() -> str:
     return str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
+
+
+def _measured_case(case: Case) -> tuple[float, float]:
+    seconds, cpu_seconds = _measured(case.run)
+    if case.less is None:
+        return seconds, cpu_seconds
+    less, cpu_less = _measured(case.less)
+    return seconds - less, cpu_seconds - cpu_less
 
 
 def _measured(run: Callable[[], Any]) -> tuple[float, float]:

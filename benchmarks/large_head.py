@@ -13,13 +13,20 @@ arithmetic alone.
 """
 
 import argparse
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 
 import torch
-from harness import ALLOCATOR, Case, agree, compare, memory_of, parser, peak_memory, prepare, report
+from harness import (
+    Case,
+    agree,
+    compare,
+    memory_of,
+    parser,
+    peak_memory,
+    prepare,
+    report,
+    with_usual_allocator,
+)
 from large_head_cases import CASES, CHUNKS, DENSE, MOMENTS, ONLINE, SIZE, Setting, Values
 
 from headshare_hf.losses import chunked_cross_entropy
@@ -144,13 +151,6 @@ def run_once(arguments: argparse.Namespace) -> None:
     print(memory_of(run))
 
 
-def with_usual_allocator() -> None:
-    """Runs this script again without what [`prepare`] sets."""
-    command = [sys.executable, *sys.orig_argv[1:], "--allocator", "usual"]
-    if subprocess.run(command).returncode:
-        raise SystemExit("the run under the usual settings of the allocator failed")
-
-
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--classes", type=int, default=93_431, help="rows of the class matrix")
@@ -159,16 +159,12 @@ def main() -> None:
     options.add_argument("--table", choices=("kl", "arcface", "million"), help="with --case: of which table")
     options.add_argument("--case", help="print the memory of one variant, in MB")
     arguments = options.parse_args()
-    if arguments.allocator is None and not any(name in os.environ for name in ALLOCATOR):
-        # What follows starts this script anew, and then does not come here again.
+    if arguments.allocator is None:
         with_usual_allocator()
     arguments.allocator = arguments.allocator or "raised"
-    if arguments.allocator == "raised":
-        prepare(arguments)
-    elif arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    prepare(arguments)
     if arguments.quick:
-        arguments.classes, arguments.batch, arguments.rounds = 2000, 8, 1
+        arguments.classes, arguments.batch = 2000, 8
     if arguments.case:
         run_once(arguments)
         return

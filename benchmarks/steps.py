@@ -102,18 +102,25 @@ class TrainerStep:
         teacher (`nn.Module`): Is copied.
         batches (`list`): Of [`make_batches`].
         stored (`bool`, *optional*, defaults to `False`): Whether the teacher's embeddings are given.
+        images (`Dataset`, *optional*): The training set. Default: the images of the batches.
         fields: Of [`DistillationConfig`].
     """
 
     def __init__(
-        self, student: nn.Module, teacher: nn.Module | None, batches: list, stored: bool = False, **fields: Any
+        self,
+        student: nn.Module,
+        teacher: nn.Module | None,
+        batches: list,
+        stored: bool = False,
+        images: Dataset | None = None,
+        **fields: Any,
     ) -> None:
         self.batches = batches
         self._folder = tempfile.TemporaryDirectory()
         use_cpu = batches[0]["labels"].device.type == "cpu"
         args = DistillationConfig(output_dir=self._folder.name, use_cpu=use_cpu, **{**PLAIN, **fields})
         self.trainer = DistillationTrainer(
-            copy.deepcopy(student), args, teacher=copy.deepcopy(teacher), train_dataset=Batches(batches)
+            copy.deepcopy(student), args, teacher=copy.deepcopy(teacher), train_dataset=images or Batches(batches)
         )
         if stored:
             self.trainer.teacher.__class__ = StoredTeacher
@@ -142,30 +149,47 @@ class TrainerStep:
 
 
 class PlainStep(TrainerStep):
-    """TH-KD as a loop that somebody would write: no trainer, no switches, the loss read at every step."""
+    """
+    TH-KD as a loop that somebody would write: no trainer, no switches, the loss read at every step.
 
-    def __init__(self, student: nn.Module, teacher: nn.Module, batches: list, weights: Any) -> None:
+    Args:
+        student (`nn.Module`): Is copied.
+        teacher (`nn.Module`): Is copied.
+        batches (`list`): Of [`make_batches`].
+        weights ([`Method`]): Of the parts.
+        more (`nn.Module`): What is trained beside the student.
+    """
+
+    def __init__(self, student: nn.Module, teacher: nn.Module, batches: list, weights: Any, *more: nn.Module) -> None:
         self.batches, self.weights = batches, weights
         device = batches[0]["labels"].device
         self.model = copy.deepcopy(student).to(device).train()
         self.teacher = copy.deepcopy(teacher).to(device).eval().requires_grad_(False)
         self.optimizer = torch.optim.SGD(
-            self.model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
+            nn.ModuleList([self.model, *more]).parameters(),
+            lr=LEARNING_RATE,
+            momentum=MOMENTUM,
+            weight_decay=WEIGHT_DECAY,
         )
 
     def step(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """See [`TrainerStep`]."""
         output = self.model(batch["pixel_values"])
         with torch.no_grad():
-            target = self.teacher(batch["pixel_values"]).logits.div(TEMPERATURE).softmax(dim=1)
+            seen = self.teacher(batch["pixel_values"])
         loss = self.weights.ce * F.cross_entropy(output.logits, batch["labels"])
-        loss = loss + self.weights.kd * self._divergence(output.logits, target)
-        through_teacher = self.teacher.classifier(output.embeddings)
-        loss = loss + self.weights.teacher_head * self._divergence(through_teacher, target)
+        loss = loss + self.distance(output, seen, batch)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         return torch.tensor(loss.item())
+
+    def distance(self, output: Any, seen: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """What is added to the cross-entropy, of the student's output and the teacher's."""
+        target = seen.logits.div(TEMPERATURE).softmax(dim=1)
+        own = self._divergence(output.logits, target)
+        through_teacher = self._divergence(self.teacher.classifier(output.embeddings), target)
+        return self.weights.kd * own + self.weights.teacher_head * through_teacher
 
     @staticmethod
     def _divergence(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

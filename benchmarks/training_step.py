@@ -1,32 +1,26 @@
 """
-One step of TH-KD, as the trainer takes it, against the authors' own loop or, without `--reference`, a plain one.
+One step of TH-KD or CRD, as the trainer takes it, against the authors' own loop or, without `--reference`, a plain one.
 
     python benchmarks/training_step.py [--reference CHECKOUT] [--compile]
 
-Two pairs of networks on 32-pixel images in memory. The losses of the first steps must be those of the other side to
-1e-5 in the plain memory layout; how far they drift with each switch is in the column `difference`. With `stored`, the
-teacher's embeddings are given, as from a teacher cache.
+Two pairs of networks on 32-pixel images in memory, the first of them with CRD too. The losses of the first steps must be
+those of the other side in the plain memory layout, to 1e-5 with TH-KD; how far they drift with each switch is in the column
+`difference`. With `stored`, the teacher's embeddings are given, as from a teacher cache.
+
+The authors' loop of CRD gathers a gigabyte of memories at every step, which glibc under its usual settings returns to the
+kernel and faults in again. That table comes twice, under the usual settings, which is what a training has, and with raised
+thresholds, which leave the arithmetic alone.
 """
 
 import argparse
-from types import SimpleNamespace
 from typing import Any
 
 import torch
-from harness import Case, agree, compare, parser, prepare, report, use_reference
-from steps import (
-    LEARNING_RATE,
-    MOMENTUM,
-    TEMPERATURE,
-    WEIGHT_DECAY,
-    PlainStep,
-    TrainerStep,
-    make_batches,
-    network,
-    settle,
-)
+from contrastive_steps import ManyImages, PlainContrastiveStep, started
+from harness import Case, agree, compare, parser, prepare, report, use_reference, with_usual_allocator
+from reference_steps import ReferenceContrastiveStep, ReferenceStep, reference_pair
+from steps import PlainStep, TrainerStep, make_batches, network, settle
 
-from headshare_hf.hub import convert_state_dict
 from headshare_hf.trainer import METHODS
 
 
@@ -56,102 +50,142 @@ TARGETS = {
     },
     "resnet56 to resnet20": {"float32, all switches": 1.3, "stored, float32, all switches": 2.3},
 }
+CONTRASTIVE = {
+    name: VARIANTS[name]
+    for name in (
+        "float32",
+        "float32, all switches",
+        "bfloat16, all switches",
+        "stored, float32, all switches",
+        "stored, bfloat16, all switches",
+    )
+}
+CONTRASTIVE_TARGETS = {"float32, all switches": 2.4, "stored, float32, all switches": 5.5}
 
 
-class ReferenceStep(TrainerStep):
-    """Drives the authors' own `train_distill` over batches in memory."""
+class Setting:
+    """
+    One table: two networks, the side that is compared with, and how ours are started.
 
-    def __init__(self, student: Any, teacher: Any, batches: list, weights: Any) -> None:
-        from distiller_zoo import DistillKL
-        from helper.loops import train_distill
-        from kd_teacher_head.kdth import KDTH, ModelTH
+    Args:
+        pair (`str`): Of `PAIRS`.
+        method (`str`): `"th_kd"` or `"crd"`.
+        arguments (`argparse.Namespace`): Of the command line.
+    """
 
-        self._train = train_distill
-        self.batches = [(batch["pixel_values"], batch["labels"], batch["index"]) for batch in batches]
-        device = batches[0]["labels"].device
-        with torch.no_grad():
-            wrapped = ModelTH(student, teacher)
-        self._modules = torch.nn.ModuleList([wrapped, teacher]).to(device)
-        self._criteria = torch.nn.ModuleList(
-            [torch.nn.CrossEntropyLoss(), DistillKL(TEMPERATURE), KDTH(T=TEMPERATURE)]
-        )
-        self._optimizer = torch.optim.SGD(
-            wrapped.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
-        )
-        self._options = SimpleNamespace(
-            distill="kdth", print_freq=100, gamma=weights.ce, alpha=weights.kd, beta=weights.teacher_head
-        )
+    def __init__(self, pair: str, method: str, arguments: argparse.Namespace) -> None:
+        self.count, self.checked, self.batch_size = (1, 2, 8) if arguments.quick else (3, 4, BATCH_SIZE)
+        self.arguments, self.method = arguments, method
+        self.base_name = "authors' loop" if arguments.reference else "plain loop"
+        self.batches = make_batches(self.checked, self.batch_size, NUM_LABELS, SIZE, arguments.device)
+        torch.manual_seed(0)
+        teacher, student = PAIRS[pair]
+        if arguments.reference:
+            *self.theirs, self.student, self.teacher = reference_pair(teacher, student, NUM_LABELS, SIZE)
+        else:
+            self.student = network(student, NUM_LABELS, seed=1)
+            self.teacher = settle(network(teacher, NUM_LABELS, seed=2), SIZE)
+            self.theirs = [self.student, self.teacher]
 
-    def run(self, count: int) -> None:
-        """See [`TrainerStep`]."""
-        self._train(1, self.batches[:count], self._modules, self._criteria, self._optimizer, self._options)
+    def base(self) -> TrainerStep:
+        """What is compared with."""
+        kind = ReferenceStep if self.arguments.reference else PlainStep
+        return kind(*self.theirs, self.batches, METHODS[self.method])
 
-    def losses(self, count: int) -> list[float]:
-        """See [`TrainerStep`]."""
-        return [float(self._one(batch)) for batch in self.batches[:count]]
+    def start(self, **fields: Any) -> TrainerStep:
+        """A step of ours."""
+        return TrainerStep(self.student, self.teacher, self.batches, method=self.method, **fields)
 
-    def _one(self, batch: tuple) -> float:
-        return self._train(1, [batch], self._modules, self._criteria, self._optimizer, self._options)[1]
+    def losses(self, step: TrainerStep) -> list[float]:
+        """Of the first steps of ours."""
+        return step.losses(self.checked)
 
-
-def reference_pair(teacher: str, student: str) -> tuple[Any, Any, Any, Any]:
-    """The authors' networks, and ours with the same weights: their student and teacher, then ours."""
-    from models import model_dict
-
-    theirs = [model_dict[name](num_classes=NUM_LABELS) for name in (student, teacher)]
-    settle(theirs[1], SIZE)
-    ours = [network(name, NUM_LABELS) for name in (student, teacher)]
-    for source, target in zip(theirs, ours, strict=True):
-        target.load_state_dict(convert_state_dict(source.state_dict(), target.config))
-    return (*theirs, *ours)
-
-
-def base_step(name: str, batches: list, weights: Any, arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
-    """What is compared with, and the student and teacher to start from."""
-    torch.manual_seed(0)
-    teacher_name, student_name = PAIRS[name]
-    if arguments.reference:
-        *theirs, student, teacher = reference_pair(teacher_name, student_name)
-        return ReferenceStep(*theirs, batches, weights), student, teacher
-    student = network(student_name, NUM_LABELS, seed=1)
-    teacher = settle(network(teacher_name, NUM_LABELS, seed=2), SIZE)
-    return PlainStep(student, teacher, batches, weights), student, teacher
+    def run(self, table: str, title: str, variants: dict, targets: dict, tolerance: float, *notes: str) -> None:
+        """Measures one table."""
+        base = self.base()
+        expected = base.losses(self.checked)
+        agreement, cases = {}, [Case(self.base_name, lambda: base.run(self.count))]
+        for variant, fields in variants.items():
+            step = self.start(**fields)
+            # Training amplifies the rounding of another layout or precision.
+            allowed = tolerance if variant == "float32" else 2e-2
+            agreement[variant] = agree(f"losses of {variant}", self.losses(step), expected, allowed)
+            cases.append(Case(variant, lambda step=step: step.run(self.count)))
+        rows = compare(cases, self.arguments.rounds, per=self.count)
+        title = f"{title}, batch {self.batch_size}, {SIZE} pixels"
+        note = f"difference: of the losses of the first {self.checked} steps"
+        report(table, title, rows, agreement, targets, self.arguments, [note, *notes])
 
 
-def run_pair(name: str, arguments: argparse.Namespace) -> None:
-    """One table."""
-    count, checked, batch_size = (1, 2, 8) if arguments.quick else (3, 4, BATCH_SIZE)
-    batches = make_batches(max(count, checked), batch_size, NUM_LABELS, SIZE, arguments.device)
-    method = METHODS["th_kd"]
-    base, student, teacher = base_step(name, batches, method, arguments)
-    base_name = "authors' loop" if arguments.reference else "plain loop"
-    expected = base.losses(checked)
-    agreement, cases = {}, [Case(base_name, lambda: base.run(count))]
-    for variant, fields in {**VARIANTS, **(COMPILED if arguments.compile else {})}.items():
-        step = TrainerStep(student, teacher, batches, method="th_kd", **fields)
-        # Training amplifies the rounding of another layout or precision.
-        tolerance = 1e-5 if variant in ("float32",) else 2e-2
-        agreement[variant] = agree(f"losses of {variant}", step.losses(checked), expected, tolerance)
-        cases.append(Case(variant, lambda step=step: step.run(count)))
-    rows = compare(cases, arguments.rounds, per=count)
-    title = f"TH-KD step, {name}, batch {batch_size}, {SIZE} pixels"
-    note = f"difference: of the losses of the first {checked} steps"
-    report(f"step_{PAIRS[name][1]}", title, rows, agreement, TARGETS[name], arguments, [note])
+class ContrastiveSetting(Setting):
+    """The same with CRD, against memories of all images of a training set."""
+
+    def __init__(self, pair: str, arguments: argparse.Namespace) -> None:
+        super().__init__(pair, "crd", arguments)
+        self.num_images, self.negatives = (400, 64) if arguments.quick else (50_000, 16_384)
+        self.images = ManyImages(self.batches, self.num_images, NUM_LABELS)
+        self.given = self.images.with_negatives(self.batches, self.negatives)
+
+    def base(self) -> TrainerStep:
+        """See [`Setting`]."""
+        ours = started(self.start(), self.student, self.teacher, self.given[0])
+        kind = ReferenceContrastiveStep if self.arguments.reference else PlainContrastiveStep
+        return kind(*self.theirs, self.given, METHODS[self.method], ours)
+
+    def start(self, **fields: Any) -> TrainerStep:
+        """See [`Setting`]."""
+        return super().start(images=self.images, num_negatives=self.negatives, **fields)
+
+    def losses(self, step: TrainerStep) -> list[float]:
+        """With the negatives of the other side."""
+        return [float(step.step(batch)) for batch in self.given]
+
+
+def run_contrastive(pair: str, arguments: argparse.Namespace) -> None:
+    """The table of CRD. The targets are for the usual settings of the allocator."""
+    usual = arguments.allocator == "usual"
+    # These steps are long.
+    arguments = argparse.Namespace(**{**vars(arguments), "rounds": min(3, arguments.rounds)})
+    setting = ContrastiveSetting(pair, arguments)
+    setting.count = min(2, setting.count)
+    title = f"CRD step, {pair}, {setting.negatives} negatives of {setting.num_images} images"
+    title += "; the usual settings of glibc" if usual else "; raised thresholds of glibc"
+    notes = (
+        "both sides draw their negatives within the step: the other one by `numpy.random.choice` for every image, as the "
+        "authors' data set, ours as the trainer does by default; the losses are compared with the same negatives",
+    )
+    targets = CONTRASTIVE_TARGETS if usual else {}
+    # The loss of the authors' code is 1e-4 off its value in float64.
+    table = "step_crd_usual" if usual else "step_crd_raised"
+    setting.run(table, title, CONTRASTIVE, targets, 5e-4, *notes)
+
+
+def run_pair(pair: str, arguments: argparse.Namespace) -> None:
+    """One table of TH-KD."""
+    variants = {**VARIANTS, **(COMPILED if arguments.compile else {})}
+    table = f"step_{PAIRS[pair][1]}"
+    Setting(pair, "th_kd", arguments).run(table, f"TH-KD step, {pair}", variants, TARGETS[pair], 1e-5)
 
 
 def main() -> None:
-    """Both pairs."""
+    """All tables."""
     options = parser(__doc__)
     options.add_argument(
         "--compile", action="store_true", help="also with torch_compile, which takes minutes to start"
     )
-    options.add_argument("--pair", choices=list(PAIRS), help="only this one")
+    options.add_argument("--only", choices=[*PAIRS, "crd"], help="only this table")
+    options.add_argument("--allocator", choices=("usual", "raised"), help="of the table of CRD; both where not given")
     arguments = options.parse_args()
+    if arguments.allocator is None and arguments.only in (None, "crd"):
+        with_usual_allocator("--only", "crd")
     prepare(arguments)
     if arguments.reference:
         use_reference(arguments.reference)
-    for name in [arguments.pair] if arguments.pair else PAIRS:
-        run_pair(name, arguments)
+    for name in [arguments.only] if arguments.only else [*PAIRS, "crd"]:
+        if name == "crd":
+            run_contrastive(next(iter(PAIRS)), arguments)
+        else:
+            run_pair(name, arguments)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,15 @@ def test_ratios_are_taken_round_by_round_against_the_first_case(clock):
     assert control.ratio == pytest.approx(3.6 / 4, rel=0.1)
 
 
+def test_a_smaller_run_is_taken_off(clock):
+    cases = [
+        Case("slow", clock.taking(*[10] * 4), clock.taking(*[2] * 4)),
+        Case("fast", clock.taking(*[7] * 2), clock.taking(*[3] * 2)),
+    ]
+    rows = compare(cases, rounds=1, per=4)
+    assert [(row.median_s, row.ratio) for row in rows] == [(2, 1), (1, 2), (2, 1)]
+
+
 def test_rounds_alternate_in_their_order_and_warm_up_first():
     calls = []
     compare([Case("a", lambda: calls.append("a")), Case("b", lambda: calls.append("b"))], rounds=2, warmup=1)

@@ -70,6 +70,31 @@ class Centered(nn.Conv2d):
         return super().forward(images) - images.mean()
 
 
+@pytest.mark.parametrize("name", ["resnet14", "wrn_16_1", "vgg8", "ShuffleV2"])
+def test_maps_of_a_folded_teacher_are_those_of_the_teacher(name):
+    model, images = _settled(resnet(name)), torch.randn(4, 3, 16, 16) * 2 + 1
+    teacher = FrozenTeacher(
+        model, torch.device("cpu"), InputAdapter(None, None), torch.no_grad, fold=True, with_maps=True
+    )
+    found, expected = teacher(images), model(images, output_hidden_states=True)
+    assert teacher._network is not model
+    for kind in ("hidden_states", "pre_activations"):
+        for ours, theirs in zip(found.maps[kind], getattr(expected, kind), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.maps["final_map"], expected.final_map, rtol=1e-4, atol=1e-4)
+
+
+def test_a_layer_whose_output_is_returned_is_not_folded():
+    model = _settled(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)))
+    images = torch.randn(2, 3, 8, 8)
+
+    def run():
+        first = model[0](images)
+        return first, model[3](model[2](model[1](first)))
+
+    assert find_foldable(model, run) == [FoldablePair("2", "3")]
+
+
 def test_every_normalization_with_its_own_layer_is_found_and_folded():
     model = _settled(Plain())
     before, images = snapshot(model), torch.randn(4, 3, 16, 16)
@@ -82,6 +107,16 @@ def test_every_normalization_with_its_own_layer_is_found_and_folded():
     assert_same(snapshot(model), before)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     assert torch.equal(model(images), Plain.forward(model, images))
+
+
+def test_new_weights_lie_as_the_images_do():
+    model = _settled(Plain())
+    before = model.first.weight.stride()
+    for layout in (torch.contiguous_format, torch.channels_last):
+        images = torch.randn(4, 3, 16, 16).contiguous(memory_format=layout)
+        found = folded_network(model, lambda network, batch: network(batch), images, required=True)
+        assert all(layer.weight.is_contiguous(memory_format=layout) for layer in (found.first, found.second))
+    assert model.first.weight.stride() == before
 
 
 def test_what_is_shared_and_what_stays_is_not_copied():

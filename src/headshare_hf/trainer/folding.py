@@ -89,7 +89,7 @@ def folded_network(
     pairs = find_foldable(model, lambda: run(model, images[:2]), shared)
     if not pairs:
         return _unfolded(model, _NOTHING, required)
-    folded = fold(model, pairs, shared)
+    folded = fold(model, pairs, shared, _layout(images))
     with torch.no_grad():
         difference = _difference(run(folded, images), run(model, images))
     if not difference <= _tolerance(images.device):
@@ -131,7 +131,9 @@ def find_foldable(model: nn.Module, run: Callable[[], Any], excluded: nn.Module 
     passes = _Passes(defaultdict(list), defaultdict(list))
     readers = _Readers()
     with _watched(model, passes, excluded), torch.no_grad(), readers:
-        run()
+        output = run()
+    # What is returned has a reader that is not seen here.
+    readers.reads.update(id(value) for value in tree_leaves(output) if isinstance(value, torch.Tensor))
     makers = {id(tensors[0]): name for name, tensors in passes.outputs.items() if len(tensors) == 1}
     return [
         FoldablePair(makers[id(tensors[0])], name)
@@ -171,7 +173,18 @@ def _note_input(noted: list[torch.Tensor], module: nn.Module, args: tuple) -> No
     noted.extend(args)
 
 
-def fold(model: nn.Module, pairs: list[FoldablePair], shared: nn.Module | None = None) -> nn.Module:
+def _layout(images: torch.Tensor) -> torch.memory_format:
+    """That in which convolutions of `images` read their weights; others would be copied into it at every call."""
+    last = images.ndim == 4 and images.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last and not images.is_contiguous() else torch.preserve_format
+
+
+def fold(
+    model: nn.Module,
+    pairs: list[FoldablePair],
+    shared: nn.Module | None = None,
+    layout: torch.memory_format = torch.preserve_format,
+) -> nn.Module:
     """
     A copy of `model` in which every pair is one layer. It shares all its other tensors with `model`.
 
@@ -179,6 +192,7 @@ def fold(model: nn.Module, pairs: list[FoldablePair], shared: nn.Module | None =
         model (`nn.Module`): A frozen network in evaluation mode; it is not changed.
         pairs (`list[FoldablePair]`): What [`find_foldable`] found.
         shared (`nn.Module`, *optional*): A part that is the same object in the copy, with its hooks.
+        layout (`torch.memory_format`, *optional*): Of the weights that are new. Default: as they were.
     """
     same: dict[int, Any] = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
     if shared is not None:
@@ -186,7 +200,7 @@ def fold(model: nn.Module, pairs: list[FoldablePair], shared: nn.Module | None =
     folded = copy.deepcopy(model, same)
     for layer, normalization in pairs:
         fused = _fused(folded.get_submodule(layer), folded.get_submodule(normalization))
-        _replace(folded, layer, fused.requires_grad_(False))
+        _replace(folded, layer, fused.requires_grad_(False).to(memory_format=layout))
         _replace(folded, normalization, _rest(folded.get_submodule(normalization)))
     return folded
 

@@ -17,38 +17,46 @@ class LossMeter:
     _NEVER = torch.iinfo(torch.int64).max
 
     def __init__(self) -> None:
-        self._sums: dict[str, torch.Tensor] = {}
-        self._first_bad: dict[str, torch.Tensor] = {}
+        self._names: tuple[str, ...] = ()
+        # One number a part: a handful of small operations a step in place of that many for each part.
+        self._sums = torch.zeros(0)
+        self._first_bad = torch.zeros(0, dtype=torch.int64)
         self._count = 0
 
     @property
     def names(self) -> list[str]:
-        """The parts seen so far."""
-        return list(self._sums)
+        """The parts, in the order of the first call of [`add`]."""
+        return list(self._names)
 
     def add(self, parts: dict[str, torch.Tensor], step: int) -> None:
         """
         Args:
-            parts (`dict[str, torch.Tensor]`): Scalars by name.
+            parts (`dict[str, torch.Tensor]`): Scalars by name; the same names at every call.
             step (`int`): The optimizer step they belong to, counted from 1.
+
+        Raises:
+            ValueError: The names are others than at the first call.
         """
-        for name, value in parts.items():
-            value = value.detach()
-            if name not in self._sums:
-                self._sums[name] = torch.zeros((), device=value.device)
-                self._first_bad[name] = torch.full((), self._NEVER, device=value.device)
-            self._sums[name] += value
-            good = torch.isfinite(value)
-            self._first_bad[name] = torch.where(good, self._first_bad[name], self._first_bad[name].clamp(max=step))
+        values = torch.stack([value.detach().float() for value in parts.values()])
+        if not self._names:
+            self._names = tuple(parts)
+            self._sums = torch.zeros_like(values)
+            self._first_bad = torch.full_like(values, self._NEVER, dtype=torch.int64)
+        if tuple(parts) != self._names:
+            raise ValueError(
+                f"the loss parts were {self.names} and are {list(parts)}; they must stay the same in a run"
+            )
+        self._sums += values
+        self._first_bad.clamp_(max=torch.where(values.isfinite(), self._NEVER, step))
         self._count += 1
 
     def sums(self) -> torch.Tensor:
         """Tensor of shape `(len(names),)`: each part's sum since the last [`reset`]."""
-        return torch.stack([self._sums[name] for name in self.names])
+        return self._sums.clone()
 
     def first_bad(self) -> torch.Tensor:
         """Integer tensor of shape `(len(names),)`: the first step that was not finite, or the largest integer."""
-        return torch.stack([self._first_bad[name] for name in self.names])
+        return self._first_bad.clone()
 
     @property
     def count(self) -> int:
@@ -57,8 +65,7 @@ class LossMeter:
 
     def reset(self) -> None:
         """Starts new means."""
-        for total in self._sums.values():
-            total.zero_()
+        self._sums.zero_()
         self._count = 0
 
     def check(self, first_bad: torch.Tensor, remedy: str) -> None:
