@@ -3,7 +3,7 @@ import os
 import pytest
 import torch
 
-from headshare_hf.data.cache import ImageCache, shared_bytes
+from headshare_hf.data.cache import MemoryImageCache, shared_bytes
 
 
 def test_every_image_is_loaded_once():
@@ -14,7 +14,7 @@ def test_every_image_is_loaded_once():
         asked.extend(rows.tolist())
         return images[rows]
 
-    cache = ImageCache(10, (3, 4, 4))
+    cache = MemoryImageCache(10, (3, 4, 4))
     for rows in ([3, 1], [1, 5, 3], [3, 9]):
         rows = torch.tensor(rows)
         assert torch.equal(cache.read(rows, load), images[rows])
@@ -22,13 +22,13 @@ def test_every_image_is_loaded_once():
 
 
 def test_what_is_read_is_a_copy():
-    cache = ImageCache(2, (1, 2, 2))
+    cache = MemoryImageCache(2, (1, 2, 2))
     cache.read(torch.tensor([0]), lambda rows: torch.ones(1, 1, 2, 2, dtype=torch.uint8)).zero_()
     assert cache.read(torch.tensor([0]), None).all()
 
 
 def test_failed_load_leaves_the_image_unfilled():
-    cache = ImageCache(2, (1, 2, 2))
+    cache = MemoryImageCache(2, (1, 2, 2))
 
     def fail(rows):
         raise ValueError("broken")
@@ -50,5 +50,5 @@ def test_forked_process_writes_into_the_same_memory():
 
 
 def test_too_many_images_for_the_machine():
-    with pytest.raises(ValueError, match="pass cache_images=False"):
-        ImageCache(10**12, (3, 224, 224))
+    with pytest.raises(ValueError, match="give `image_cache`, a folder on a disk, or pass cache_images=False"):
+        MemoryImageCache(10**12, (3, 224, 224))

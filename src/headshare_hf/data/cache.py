@@ -10,29 +10,19 @@ import torch
 
 class ImageCache:
     """
-    One uint8 tensor of shape `(num_images, num_channels, height, width)`, filled as images are asked for.
+    Images that are decoded when they are first asked for, and kept. See [`MemoryImageCache`] and [`MappedImageCache`].
 
-    Workers write into the same memory, so that an image is decoded once however many of them there are. Memory is
-    taken only as it is filled.
+    Workers see what others have kept, so that an image is decoded once however many of them there are.
 
     Args:
         num_images (`int`): Number of images.
-        image_shape (`tuple[int, int, int]`): Channels, height and width.
-
-    Raises:
-        ValueError: The tensor is larger than the memory of the machine.
     """
 
-    def __init__(self, num_images: int, image_shape: tuple[int, int, int]) -> None:
-        needed = num_images * math.prod(image_shape)
-        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        if needed > available:
-            raise ValueError(
-                f"{num_images} decoded images take {needed / 2**30:.1f} GiB and this machine has "
-                f"{available / 2**30:.1f} GiB; pass cache_images=False"
-            )
-        self._images = shared_bytes(needed).view(num_images, *image_shape)
-        self._filled = shared_bytes(num_images)
+    # All images, `uint8` of shape `(num_images, num_channels, height, width)`.
+    _images: torch.Tensor
+
+    def __init__(self, num_images: int) -> None:
+        self._known = shared_bytes(num_images)
 
     def read(self, rows: torch.Tensor, load: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """
@@ -43,12 +33,42 @@ class ImageCache:
         Returns:
             `torch.Tensor`: A copy of shape `(batch_size, num_channels, height, width)`.
         """
-        missing = rows[self._filled[rows] == 0]
-        if len(missing):
-            self._images[missing] = load(missing)
+        unknown = rows[self._known[rows] == 0]
+        if len(unknown):
+            self._fill(unknown, load)
             # Last, so that another worker never takes an unfinished image. Two that load the same one write the same.
-            self._filled[missing] = 1
+            self._known[unknown] = 1
         return self._images[rows]
+
+    def _fill(self, rows: torch.Tensor, load: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        raise NotImplementedError(f"{type(self).__name__} does not implement _fill")
+
+
+class MemoryImageCache(ImageCache):
+    """
+    [`ImageCache`] in memory, which is taken only as it is filled.
+
+    Args:
+        num_images (`int`): Number of images.
+        image_shape (`tuple[int, int, int]`): Channels, height and width.
+
+    Raises:
+        ValueError: The images are larger than the memory of the machine.
+    """
+
+    def __init__(self, num_images: int, image_shape: tuple[int, int, int]) -> None:
+        needed = num_images * math.prod(image_shape)
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if needed > available:
+            raise ValueError(
+                f"{num_images} decoded images take {needed / 2**30:.1f} GiB and this machine has "
+                f"{available / 2**30:.1f} GiB; give `image_cache`, a folder on a disk, or pass cache_images=False"
+            )
+        super().__init__(num_images)
+        self._images = shared_bytes(needed).view(num_images, *image_shape)
+
+    def _fill(self, rows: torch.Tensor, load: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self._images[rows] = load(rows)
 
 
 def shared_bytes(size: int) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """The data set that a training loop reads: batches of normalised images, augmented all at once."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,8 +8,10 @@ import torch
 from torch.utils.data import default_collate
 
 from .batched import BatchedImages
-from .cache import ImageCache, shared_bytes
+from .cache import ImageCache, MemoryImageCache, shared_bytes
 from .images import LabeledImages, LabeledSplit, as_images
+from .mapped_cache import MappedImageCache
+from .mapped_cache_key import image_cache_key
 from .pixels import BatchPixels, ImageReader, RecipePixels, drop_corrupt, working_size
 from .recipes import RecipeAugmentation
 from .transforms import BATCH_AUGMENTATIONS, BatchAugmentation, Normalizer
@@ -42,6 +45,10 @@ class ImageClassificationDataset(BatchedImages):
         cache_images (`bool`, *optional*, defaults to `True`):
             Keep the prepared images in memory, shared between workers. Recipes start from the whole file, so that with
             one there is nothing to keep.
+        image_cache (`str` or `os.PathLike`, *optional*):
+            Folder to keep the prepared images in, whatever `cache_images` says: each data set, split and size below a
+            name of its own. They are read from memory-mapped files, which all processes of a machine share and later
+            runs find there.
         skip_corrupt (`bool`, *optional*, defaults to `False`):
             Decode every image once and leave out those that cannot be decoded. Their number is in `num_corrupt`.
 
@@ -55,8 +62,9 @@ class ImageClassificationDataset(BatchedImages):
         num_corrupt (`int`): How many images were left out.
 
     Raises:
-        ValueError: The columns or the processor do not fit, the augmentation is unknown or without effect, or the
-            images do not fit in memory.
+        ValueError: The columns or the processor do not fit, the augmentation or `image_cache` is unknown or without
+            effect, the images do not fit in memory, or a file of `image_cache` was cut.
+        OSError: There is no room in `image_cache`, also where that shows later.
         CorruptImageError: When an image is read that cannot be decoded; names split, row and file.
     """
 
@@ -72,6 +80,7 @@ class ImageClassificationDataset(BatchedImages):
         with_index: bool = False,
         with_view: bool = False,
         cache_images: bool = True,
+        image_cache: str | os.PathLike | None = None,
         skip_corrupt: bool = False,
     ) -> None:
         name = augmentation or "none"
@@ -85,7 +94,8 @@ class ImageClassificationDataset(BatchedImages):
         self.with_index, self.with_view = with_index, with_view
         # Shared, so that workers that outlive an epoch see the next one.
         self._epoch = shared_bytes(8).view(torch.int64)
-        self._views = Views(_pixels(images, processor, name, seed, cache_images), name, augmentation_views)
+        pixels = _pixels(images, processor, name, seed, cache_images, image_cache)
+        self._views = Views(pixels, name, augmentation_views)
         self._normalize = Normalizer(processor)
         self.num_views = self._views.count
         self.preparation = {"augmentation": name, "seed": str(seed), "processor": str(_settings(processor))}
@@ -155,11 +165,31 @@ def collate(batch: dict[str, torch.Tensor] | Sequence[dict[str, Any]]) -> dict[s
 
 
 def _pixels(
-    images: LabeledImages, processor: Any, name: str, seed: int, cache_images: bool
+    images: LabeledImages,
+    processor: Any,
+    name: str,
+    seed: int,
+    cache_images: bool,
+    image_cache: str | os.PathLike | None,
 ) -> BatchPixels | RecipePixels:
     size = working_size(processor)
     reader = ImageReader(images, processor)
     if name not in BATCH_AUGMENTATIONS:
-        return RecipePixels(reader, RecipeAugmentation(name, size, processor, seed))
-    cache = ImageCache(len(images), (len(processor.image_mean), *size)) if cache_images else None
+        recipe = RecipeAugmentation(name, size, processor, seed)
+        if image_cache is not None:
+            raise ValueError(
+                f"`image_cache` has no effect with augmentation {name!r}, which starts from the whole file; leave it out, "
+                f"or choose one of {', '.join(BATCH_AUGMENTATIONS)}"
+            )
+        return RecipePixels(reader, recipe)
+    cache = _cache(images, processor, size, image_cache) if cache_images or image_cache is not None else None
     return BatchPixels(reader, BatchAugmentation(BATCH_AUGMENTATIONS[name], seed), cache)
+
+
+def _cache(
+    images: LabeledImages, processor: Any, size: tuple[int, int], directory: str | os.PathLike | None
+) -> ImageCache:
+    shape = (len(processor.image_mean), *size)
+    if directory is None:
+        return MemoryImageCache(len(images), shape)
+    return MappedImageCache(directory, image_cache_key(images, _settings(processor)), len(images), shape)
