@@ -16,6 +16,7 @@ INSTALL_REQUIRES = [
     "timm>=1.0.31",
     "matplotlib>=3.9",
     "numpy>=1.26",
+    "scipy>=1.13",
     "pyarrow>=21",
     "pillow>=11",
     "pyyaml>=6",
@@ -30,7 +31,16 @@ EXTRAS = {
     "demo": DEMO,
     "docs": DOCS,
     "onnx": ONNX,
-    "test": ["pytest>=8", "pytest-timeout>=2.3", "scikit-learn>=1.5", "playwright>=1.50", *DEMO, *DOCS, *ONNX],
+    "test": [
+        "pytest>=8",
+        "pytest-timeout>=2.3",
+        "pytest-xdist>=3.6",
+        "scikit-learn>=1.5",
+        "playwright>=1.50",
+        *DEMO,
+        *DOCS,
+        *ONNX,
+    ],
     # A newer one finds faults in what an older one passed, and nothing would have changed here.
     "quality": ["ruff>=0.17.5,<0.18", "mypy>=2.4.1,<2.5", "types-PyYAML"],
 }

@@ -1,6 +1,8 @@
-"""Evaluation: accuracy from running counts, metrics as `evaluate` modules, head similarity, plots."""
+"""Evaluation: accuracy from running counts, metrics as `evaluate` modules, comparisons of methods and heads, plots."""
 
+from .analysis import analyze_student
 from .classification import ClassificationCounts, ClassificationMetrics, head_similarity
+from .comparison_plots import plot_comparison, plot_curves_with_bands, plot_reliability, plot_similarities
 from .extraction import extract_embeddings
 from .face_model import FaceModel, load_face_model
 from .identification import evaluate_identification, probe_rates, reduce_probes
@@ -9,8 +11,11 @@ from .ijb_bootstrap import TemplateBootstrap
 from .ijb_templates import pool_templates, score_pairs
 from .loading import load_metric, metric_names
 from .pair_bootstrap import bootstrap_intervals
+from .paired import PairedDifference, Summary, compare_paired, summarize
 from .plots import plot_accuracy_bars, plot_head_similarity, plot_training_curves
+from .reliability import Calibration, calibration
 from .report import render_report
+from .representation import class_alignment, effective_dimension, linear_cka
 from .roc import FAR_RULES, Roc
 from .run import run_verification
 from .run_options import VerificationOptions
@@ -30,30 +35,43 @@ from .verifier import Verifier, verification_metrics
 __all__ = [
     "FAR_RULES",
     "IJB_FARS",
+    "Calibration",
     "ClassificationCounts",
     "ClassificationMetrics",
     "FaceModel",
     "IjbResult",
+    "PairedDifference",
     "Roc",
+    "Summary",
     "TemplateBootstrap",
     "VerificationOptions",
     "VerificationResult",
     "Verifier",
     "add_flipped",
+    "analyze_student",
     "bootstrap_intervals",
     "calibrate_thresholds",
+    "calibration",
+    "class_alignment",
+    "compare_paired",
+    "effective_dimension",
     "evaluate_identification",
     "evaluate_ijb",
     "extract_embeddings",
     "head_similarity",
+    "linear_cka",
     "load_face_model",
     "load_metric",
     "metric_names",
     "pair_similarities",
     "plot_accuracy_bars",
+    "plot_comparison",
+    "plot_curves_with_bands",
     "plot_det",
     "plot_head_similarity",
+    "plot_reliability",
     "plot_roc",
+    "plot_similarities",
     "plot_similarity_histogram",
     "plot_training_curves",
     "pool_templates",
@@ -63,6 +81,7 @@ __all__ = [
     "run_verification",
     "score_pairs",
     "store_thresholds",
+    "summarize",
     "tar_key",
     "verification_metrics",
     "verify_pairs",
