@@ -37,7 +37,7 @@ def draw_features(batch_size: int, seed: int, dtype: torch.dtype = torch.float32
     after = tuple(each.relu() for each in before)
     weight = torch.randn(NUM_LABELS, maps[-1][0], generator=generator, dtype=dtype)
     embeddings = after[-1].mean(dim=(2, 3))
-    return Features(after, before, embeddings, embeddings @ weight.t(), lambda given: given @ weight.t())
+    return Features(after, before, embeddings, embeddings @ weight.t(), lambda given: given @ weight.t(), after[-1])
 
 
 def draw_case(

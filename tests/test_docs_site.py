@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from headshare_hf.hub import convert
-from headshare_hf.losses import LossWeights
+from headshare_hf.losses import COMPANIONS, LossWeights
 from headshare_hf.trainer import METHODS
 from headshare_hf.trainer.recipe_arguments import parse_recipe
 
@@ -197,8 +197,20 @@ def test_defaults_stay_where_no_signature_tells_them():
 
 def test_every_method_has_its_source():
     rows = [line.split(" | ") for line in site_tables.sources().splitlines()[2:]]
-    assert [row[0] for row in rows] == [f"| `{name}`" for name in METHODS]
-    assert [row[2].removesuffix(" |") for row in rows] == [row.source for row in METHODS.values()]
+    own = {name: row for name, row in METHODS.items() if row.companion is None}
+    assert [row[0] for row in rows] == [f"| `{name}`" for name in own]
+    assert [row[2].removesuffix(" |") for row in rows] == [row.source for row in own.values()]
+
+
+def test_every_companion_is_in_the_table_with_its_weights():
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in site_tables.companions().splitlines()[2:]
+    ]
+    assert [row[0] for row in rows] == [f"`{name}`" for name in COMPANIONS]
+    assert [[float(cell) for cell in (row[3], row[5], row[6])] for row in rows] == [
+        pytest.approx([row.weight, row.ce, row.kd], rel=1e-4) for row in COMPANIONS.values()
+    ]
+    assert all(row[2] for row in rows) and {row[7] for row in rows} == {"yes", "–"}
 
 
 def test_memory_of_class_centers():

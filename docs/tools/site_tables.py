@@ -1,18 +1,30 @@
 """Tables of the site that are made when it is built: of the method table, of arithmetic and of stored results."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import headshare_hf
+from headshare_hf.losses import COMPANIONS, Companion
 from headshare_hf.trainer import METHODS
+from headshare_hf.trainer.comparison_report import render_analysis, render_comparison
 
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 # What a file of results says of itself.
 SETTING = ("command", "data", "hardware")
+# What losses read, in words.
+_READ = {
+    "hidden_states": "maps",
+    "pre_activations": "maps before their activation",
+    "final_map": "last map",
+    "embeddings": "embeddings",
+    "logits": "logits",
+    "head": "teacher's head",
+}
 # Classes and width of the embedding.
 CENTERS = {"CIFAR-100, resnet8x4": (100, 256), "ImageNet, ResNet50": (1000, 2048), "MS1MV3, 512 numbers": (93431, 512)}
 
@@ -24,9 +36,33 @@ def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def sources() -> str:
-    """Where the weights of every method come from."""
-    rows = [[f"`{name}`", row.summary, row.source] for name, row in METHODS.items()]
+    """Where the weights of every method come from that is no companion loss."""
+    rows = [[f"`{name}`", row.summary, row.source] for name, row in METHODS.items() if row.companion is None]
     return markdown(["`method`", "what", "where the weights come from"], rows)
+
+
+def companions() -> str:
+    """Every companion loss: what it reads, its weight here, as published, and those of CE and KL beside it."""
+    headings = [
+        "`companion`",
+        "what",
+        "reads",
+        "weight",
+        "published",
+        "CE",
+        "KL",
+        "`th_`",
+        "where the weights come from",
+    ]
+    return markdown(headings, [_companion(name, row) for name, row in COMPANIONS.items()])
+
+
+def _companion(name: str, row: Companion) -> list[str]:
+    published = "–" if row.published_weight is None else f"{row.published_weight:g}"
+    read = [_READ[field] for field in _READ if field in (*row.loss.student_needs, *row.loss.teacher_needs)]
+    weights = [f"{weight:g}" for weight in (row.ce, row.kd)]
+    shared = "yes" if f"th_{name}" in METHODS else "–"
+    return [f"`{name}`", row.summary, ", ".join(read), f"{row.weight:g}", published, *weights, shared, row.source]
 
 
 def exports() -> str:
@@ -104,8 +140,22 @@ def stored_files() -> str:
     rows = []
     for path in sorted(RESULTS.glob("*.json")):
         stored = json.loads(path.read_text(encoding="utf-8"))
-        rows.append([f"[{path.name}](results/{path.name})", *(str(stored.get(key, "")) for key in SETTING)])
+        setting = _compared(stored) if "cells" in stored else [str(stored.get(key, "")) for key in SETTING]
+        rows.append([f"[{path.name}](results/{path.name})", *setting])
     return markdown(["file", *SETTING], rows)
+
+
+def _compared(stored: dict[str, Any]) -> list[str]:
+    cells = [cell for row in stored["cells"].values() for cell in row["seeds"].values()]
+    machines = {(cell["cost"]["device"], cell["cost"]["threads"], cell["cost"]["precision"]) for cell in cells}
+    hardware = "; ".join(
+        f"{device}, {threads} threads, {precision}" for device, threads, precision in sorted(machines)
+    )
+    return ["examples/compare.py", stored["title"], hardware]
+
+
+def _from_file(path: Path, render: Callable[[dict[str, Any]], str]) -> str:
+    return render(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _accuracy_row(name: str, values: list[float], baseline: list[float]) -> list[str]:
@@ -125,8 +175,13 @@ TABLES = {
     "benchmarks": benchmarks,
     "growth": growth,
     "centers": centers,
+    "companions": companions,
     "exports": exports,
     "omniglot": omniglot,
     "sources": sources,
     "stored_files": stored_files,
 }
+# Of every comparison that is stored, its accuracies and what its methods do to the embedding.
+for _path in sorted(RESULTS.glob("compare_*.json")):
+    TABLES[_path.stem] = partial(_from_file, _path, render_comparison)
+    TABLES[f"{_path.stem}_analysis"] = partial(_from_file, _path, render_analysis)

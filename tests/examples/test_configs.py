@@ -12,6 +12,7 @@ from headshare_hf import HeadShareImageProcessor
 from headshare_hf.data import draw_pairs, load_splits, write_verification_bin
 from headshare_hf.trainer import load_classifier
 from headshare_hf.trainer.card import write_card
+from headshare_hf.trainer.comparison import check_recipes, read_comparison
 from headshare_hf.trainer.recipe import build_data, run_recipe
 from headshare_hf.trainer.recipe_arguments import parse_recipe
 from headshare_hf.trainer.recipe_sections import DataArguments
@@ -20,7 +21,12 @@ from headshare_hf.trainer.recipe_sections import DataArguments
 CONFIGS = Path(__file__).parents[2] / "examples" / "configs"
 # These are for scripts of their own, or the common part of others.
 OTHERS = ("base.yaml", "quickstart.yaml", "quickstart_verification.yaml", "lfwcrop_table.yaml", "orl_table.yaml")
-RECIPES = sorted(path for path in CONFIGS.rglob("*.yaml") if path.name not in OTHERS)
+COMPARISONS = CONFIGS / "compare"
+RECIPES = sorted(
+    path for path in CONFIGS.rglob("*.yaml") if path.name not in OTHERS and COMPARISONS not in path.parents
+)
+# Common parts of comparisons.
+PARTS = ("weights.yaml", "methods.yaml", "methods_other_width.yaml")
 TEACHERS = {
     "resnet34.tv_in1k": "timm/resnet34",
     # Deeper ones overflow while their batch statistics are untrained.
@@ -151,3 +157,15 @@ def test_the_validation_split_does_not_follow_the_training_seed(images):
     first = _validation_images(images, seed=1)
     assert all(torch.equal(_validation_images(images, seed), first) for seed in range(2, 6))
     assert not all(torch.equal(_validation_images(images, 1, split_seed), first) for split_seed in range(1, 6))
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(path for path in COMPARISONS.rglob("*.yaml") if path.name not in PARTS),
+    ids=lambda path: str(path.relative_to(COMPARISONS)),
+)
+def test_every_comparison_can_start(path):
+    comparison = read_comparison(path, {("training", "use_cpu"): True})
+    cells = comparison.cells(Path("outputs"), seeds=[0])
+    check_recipes(cells)
+    assert {cell.row for cell in cells} >= {"teacher", *comparison.methods} and len(comparison.methods) >= 10

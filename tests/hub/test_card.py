@@ -88,15 +88,40 @@ def test_a_plain_net_has_no_teacher():
 
 @pytest.mark.parametrize("part", [entry.name for entry in fields(LossWeights)])
 def test_every_loss_part_has_a_term_and_its_symbols(part):
-    method = CardMethod("mine", "Test", LossWeights(**{part: 0.25}), temperature=2.0)
+    options = {"companion": "dkd"} if part == "companion" else {}
+    method = CardMethod("mine", "Test", LossWeights(**{part: 0.25}), temperature=2.0, options=options)
     found = text(
         replace(CARD, method=method, teacher=CARD.teacher if LossWeights(**{part: 1}).needs_teacher else None)
     )
     assert f"L = 0.25 {card_module.TERMS[part]}" in found
-    symbols = set(re.findall(r"\b(y|[epz]_\w+)", card_module.TERMS[part]))
+    symbols = set(re.findall(r"\b(y|[efpz]_\w+)", card_module.TERMS[part]))
     explained = set(re.findall(r"`(\w+)`", found.split("where ")[1].split(". ")[0]))
     assert explained == symbols
     assert ("T = 2" in found) == ("T²" in card_module.TERMS[part]) == ("temperature" in found)
+
+
+def test_a_companion_is_explained_and_has_to_be_named():
+    weights = LossWeights(ce=1, companion=2)
+    found = text(replace(CARD, method=CardMethod("dkd", "Test", weights, options={"companion": "dkd"})))
+    assert "L = 1 CE(p_s, y) + 2 D(f_s, f_t)" in found
+    assert "what dkd reads of student and teacher (KL, decoupled into the label's class and the others)" in found
+    assert "Before that" not in found
+    with pytest.raises(ValueError, match=r"companion loss of weight 2; name it in `method.options\['companion'\]`"):
+        text(replace(CARD, method=CardMethod("dkd", "Test", weights)))
+    with pytest.raises(ValueError, match="unknown companion 'dkk'; did you mean dkd"):
+        text(replace(CARD, method=CardMethod("dkd", "Test", weights, options={"companion": "dkk"})))
+
+
+@pytest.mark.parametrize(
+    "name, options, stage",
+    [
+        ("abound", {}, "the student's backbone was trained for 30 epochs with the own loss of `abound` alone"),
+        ("factor", {"pretraining_epochs": 5.0}, "what reads the teacher's maps was trained for 5 epochs"),
+    ],
+)
+def test_a_stage_before_the_training_is_told(name, options, stage):
+    method = CardMethod(name, "Test", LossWeights(ce=1), options={"companion": name, **options})
+    assert f"Before that, {stage}" in text(replace(CARD, method=method))
 
 
 def test_the_teacher_of_sh_kd_is_told_and_unknown_metrics_are_admitted():

@@ -108,6 +108,16 @@ def test_parts_of_weight_zero_are_not_computed():
     assert set(DistillationObjective(LossWeights(kd=1.0, embedding=2.0))(batch)) == {"loss", "kd", "embedding"}
 
 
+def test_a_companion_counts_with_its_share_and_is_told_without():
+    inputs = ObjectiveInputs(torch.zeros(2), auxiliary={"companion": torch.tensor(3.0)}, companion_share=0.25)
+    assert LossWeights(companion=2.0).needs_teacher_forward and not LossWeights(companion=2.0).trains_own_head
+    parts = DistillationObjective(LossWeights(companion=2.0))(inputs)
+    assert {name: float(part) for name, part in parts.items()} == {"loss": 1.5, "companion": 3.0}
+    assert LossWeights.coupled(ce=1.0, kd=1.0, alpha_th=0.5, companion=2.0).companion == 2.0
+    with pytest.raises(ValueError, match="was not given the scores or embeddings that it needs"):
+        DistillationObjective(LossWeights(companion=2.0))(ObjectiveInputs(torch.zeros(2)))
+
+
 def test_parts_carry_no_gradient_and_add_up():
     batch = _batch()
     batch.own.logits.requires_grad_()

@@ -155,6 +155,22 @@ def test_methods_of_faces(method, equation, options, tmp_path):
     assert "logits are divided by the temperature" not in text
 
 
+def test_a_companion_is_named_with_its_options(tmp_path):
+    fields = {"companion": "rkd", "companion_options": {"angle_weight": 10.0}, "companion_warmup_epochs": 3}
+    trainer = _trainer(tmp_path, teacher=resnet("resnet14", seed=2, **FACE), method="inherited", **fields)
+    card = _card(trainer)
+    assert "1 CE(p_s, y) + 1 D(f_s, f_t)" in render_card(card).text
+    assert dict(card.method.options) == {
+        "companion": "rkd",
+        "student_head": "teacher_frozen",
+        "companion_options": {"angle_weight": 10.0},
+        "companion_warmup_epochs": 3,
+    }
+    record = training_record(trainer, card, None)
+    assert record["companion"] == "rkd" and record["companion_options"] == {"angle_weight": 10.0}
+    assert record["weights"]["companion"] == 1.0
+
+
 def test_results_of_a_run_without_the_set_are_refused(tmp_path):
     trainer = _trainer(tmp_path)
     results = run_or_reuse(trainer)

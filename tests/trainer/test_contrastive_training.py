@@ -111,7 +111,9 @@ def test_losses_in_chunks_of_classes_are_the_same(tmp_path):
     runs = [_trainer(tmp_path / str(chunked), chunked_losses=chunked) for chunked in (True, False)]
     for trainer in runs:
         trainer.train()
-    assert losses(runs[0]) == pytest.approx(losses(runs[1]), rel=1e-4)
+    # Differences of rounding grow over the steps.
+    assert losses(runs[0])[:3] == pytest.approx(losses(runs[1])[:3], rel=1e-5)
+    assert losses(runs[0]) == pytest.approx(losses(runs[1]), rel=1e-3)
 
 
 def test_ddp_is_told_to_leave_the_memories_alone(tmp_path):

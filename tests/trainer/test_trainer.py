@@ -134,15 +134,6 @@ def test_bfloat16_trains_close_to_float32(tmp_path):
     assert all(p.dtype == torch.float32 for p in half.student.parameters())
 
 
-@pytest.mark.slow
-def test_torch_compile_trains_to_the_same_losses(tmp_path):
-    plain, compiled = (_distill(tmp_path / str(flag), torch_compile=flag) for flag in (False, True))
-    for trainer in (plain, compiled):
-        trainer.train()
-    assert losses(compiled) == pytest.approx(losses(plain), rel=1e-3)
-    assert isinstance(compiled.student, HeadShareForImageClassification)
-
-
 @pytest.mark.parametrize("projector", ["linear", "linear_bn_relu"])
 def test_a_projector_joins_different_widths_and_is_not_published(projector, tmp_path):
     trainer = _distill(

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..losses import COMPANIONS, PretrainedCompanionLoss
+from ..losses.companions import PRETRAINING_EPOCHS
 from ..models import backbone_names
 from .card_checks import check_fields, is_non_commercial
 from .card_fields import LOCAL_DATA, CardFields, CardHead, CardMethod, CardResult
@@ -49,6 +51,7 @@ TERMS = {
     "teacher_head_ce": "CE(p_th, y)",
     "embedding": "||z_s - z_t||²",
     "contrastive": "CRD(e_s, e_t)",
+    "companion": "D(f_s, f_t)",
 }
 
 # Symbols of the equation, in the order in which the card explains them.
@@ -59,6 +62,7 @@ SYMBOLS = {
     "p_t": "`p_t` is the teacher's output",
     "z_s": "`z_s` and `z_t` are the embeddings of student and teacher, {length}",
     "e_s": "`e_s` and `e_t` are the embeddings of student and teacher, each after a linear layer to the unit sphere",
+    "f_s": "`f_s` and `f_t` are what {companion} reads of student and teacher ({compared})",
 }
 
 TEACHER_TAGS = ("knowledge-distillation", "arxiv:2201.06945")
@@ -189,16 +193,28 @@ def describe_objective(method: CardMethod, head: CardHead | None) -> dict[str, A
     as_they_are = method.options.get("embedding_distance") == "l2"
     length = "as they are" if as_they_are else "scaled to length 1"
     has_margin = head is not None and len(head.margin) > 0
+    companion = method.options.get("companion", "")
+    compared = _look_up(COMPANIONS, companion, "companion").summary if companion else ""
+    facts = {"length": length, "companion": companion, "compared": compared}
+    pretraining = _pretraining(companion, method.options.get("pretraining_epochs") or PRETRAINING_EPOCHS)
     return {
         "method": method,
         "equation": f"L = {equation}" + (f",   T = {temperature}" if softened else ""),
-        "symbols": [
-            text.format(length=length) for symbol, text in SYMBOLS.items() if f"{symbol}," in _tokens(equation)
-        ],
+        "symbols": [text.format(**facts) for symbol, text in SYMBOLS.items() if f"{symbol}," in _tokens(equation)],
+        "pretraining": pretraining,
         "softened": softened,
         "kd_scale": kd_scale,
         "margin": has_margin and "CE(" in equation,
     }
+
+
+def _pretraining(companion: str, epochs: float) -> str:
+    """What is said of the stage before the training proper; empty where there is none."""
+    loss = COMPANIONS[companion].loss if companion else None
+    if loss is None or not issubclass(loss, PretrainedCompanionLoss):
+        return ""
+    what = "the student's backbone" if loss.pretrains_backbone else "what reads the teacher's maps"
+    return f"Before that, {what} was trained for {epochs:g} epochs with the own loss of `{companion}` alone."
 
 
 def _tokens(equation: str) -> str:

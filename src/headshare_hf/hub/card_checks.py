@@ -103,8 +103,13 @@ def _check_model(model: CardModel) -> None:
 
 
 def _check_objective(card: CardFields) -> None:
-    weights = card.method.weights
-    uses_teacher = weights.needs_teacher or card.method.options.get("student_head", "own") != "own"
+    weights, options = card.method.weights, card.method.options
+    if weights.companion and "companion" not in options:
+        raise ValueError(
+            f"method {card.method.name!r} has a companion loss of weight {weights.companion:g}; name it in "
+            "`method.options['companion']`"
+        )
+    uses_teacher = weights.needs_teacher or "companion" in options or options.get("student_head", "own") != "own"
     if uses_teacher and card.teacher is None:
         raise ValueError(f"`teacher` is missing, but method {card.method.name!r} learns from one: {weights}")
     if not uses_teacher and card.teacher is not None:

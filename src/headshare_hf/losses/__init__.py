@@ -2,7 +2,7 @@
 
 from .chunked_cross_entropy import chunked_cross_entropy
 from .chunked_kd import chunked_kd
-from .companions import COMPANIONS, CompanionLoss, Features
+from .companions import COMPANIONS, Companion, CompanionLoss, Features, FeatureShapes, PretrainedCompanionLoss
 from .contrastive import ContrastiveLoss
 from .cross_entropy import cross_entropy
 from .embedding import DISTANCES, embedding_loss
@@ -19,16 +19,19 @@ __all__ = [
     "DISTANCES",
     "NEGATIVES",
     "ChunkedScores",
+    "Companion",
     "CompanionLoss",
     "Contrast",
     "ContrastiveLoss",
     "DenseScores",
     "DistillationObjective",
+    "FeatureShapes",
     "Features",
     "LossWeights",
     "MomentScores",
     "NegativeSampler",
     "ObjectiveInputs",
+    "PretrainedCompanionLoss",
     "Sampling",
     "Scores",
     "ShardedScores",

@@ -26,6 +26,7 @@ class LossWeights:
         teacher_head_ce (`float`): Cross-entropy of the teacher's head on the student's embedding.
         embedding (`float`): Squared distance of the embeddings.
         contrastive (`float`): Contrastive loss (CRD) of the embeddings, see [`ContrastiveLoss`].
+        companion (`float`): The [`CompanionLoss`] of the run.
 
     Raises:
         ValueError: A weight is negative or not finite, or all are 0.
@@ -37,6 +38,7 @@ class LossWeights:
     teacher_head_ce: float = 0.0
     embedding: float = 0.0
     contrastive: float = 0.0
+    companion: float = 0.0
 
     def __post_init__(self) -> None:
         for name, weight in asdict(self).items():
@@ -47,7 +49,13 @@ class LossWeights:
 
     @classmethod
     def coupled(
-        cls, ce: float, kd: float, alpha_th: float, embedding: float = 0.0, contrastive: float = 0.0
+        cls,
+        ce: float,
+        kd: float,
+        alpha_th: float,
+        embedding: float = 0.0,
+        contrastive: float = 0.0,
+        companion: float = 0.0,
     ) -> "LossWeights":
         """
         Equations (1) and (2) of arXiv 2201.06945: both heads share the mass of each term, `alpha_th` going to the
@@ -59,7 +67,7 @@ class LossWeights:
         if not 0 <= alpha_th <= 1:
             raise ValueError(f"`alpha_th` is {alpha_th}; it must be in [0, 1]")
         own = 1 - alpha_th
-        return cls(own * ce, own * kd, alpha_th * kd, alpha_th * ce, embedding, contrastive)
+        return cls(own * ce, own * kd, alpha_th * kd, alpha_th * ce, embedding, contrastive, companion)
 
     @property
     def needs_teacher(self) -> bool:
@@ -74,7 +82,7 @@ class LossWeights:
     @property
     def needs_teacher_forward(self) -> bool:
         """Whether the teacher has to see the images; its head alone is enough for `teacher_head_ce`."""
-        return self.kd > 0 or self.teacher_head > 0 or self.needs_teacher_embedding
+        return self.kd > 0 or self.teacher_head > 0 or self.companion > 0 or self.needs_teacher_embedding
 
     @property
     def needs_teacher_embedding(self) -> bool:
@@ -102,6 +110,7 @@ class ObjectiveInputs:
         teacher_embeddings (`torch.Tensor` of shape `(batch_size, embedding_size)`): The teacher's embedding.
         auxiliary (`dict[str, torch.Tensor]`):
             Values of shape `()` of the parts that have parameters of their own, by the name of their weight.
+        companion_share (`float`): Of the weight of the companion, in [0, 1]; less than 1 while it is warmed up.
     """
 
     labels: torch.Tensor
@@ -111,6 +120,7 @@ class ObjectiveInputs:
     embeddings: torch.Tensor | None = None
     teacher_embeddings: torch.Tensor | None = None
     auxiliary: dict[str, torch.Tensor] = field(default_factory=dict)
+    companion_share: float = 1.0
 
 
 class DistillationObjective:
@@ -153,7 +163,8 @@ class DistillationObjective:
             without the weight and without gradient. All of shape `()`.
         """
         parts = self._parts(inputs)
-        total = torch.stack([getattr(self.weights, name) * part for name, part in parts.items()]).sum()
+        weights = asdict(self.weights) | {"companion": inputs.companion_share * self.weights.companion}
+        total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
         return {"loss": total, **{name: part.detach() for name, part in parts.items()}}
 
     def _parts(self, inputs: ObjectiveInputs) -> dict[str, torch.Tensor]:
@@ -170,8 +181,9 @@ class DistillationObjective:
             parts["embedding"] = embedding_loss(
                 _given(inputs.embeddings), _given(inputs.teacher_embeddings), self.embedding_distance
             )
-        if weights.contrastive:
-            parts["contrastive"] = _given(inputs.auxiliary.get("contrastive"))
+        for name in ("contrastive", "companion"):
+            if getattr(weights, name):
+                parts[name] = _given(inputs.auxiliary.get(name))
         return parts
 
     def _divergence(self, student: Scores, teacher: Scores | None) -> torch.Tensor:

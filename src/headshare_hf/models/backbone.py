@@ -19,21 +19,26 @@ class BackboneOutput(NamedTuple):
         pre_activations (`tuple[torch.Tensor, ...]`, *optional*):
             The same maps before that last activation; an entry equals the one in `hidden_states` where the stage ends
             without an activation. `None` unless asked for.
+        final_map (`torch.Tensor` of shape `(batch_size, num_features, height, width)`, *optional*):
+            The map whose mean over all positions the embedding is, of networks that pool in this way.
     """
 
     embeddings: torch.Tensor
     hidden_states: tuple[torch.Tensor, ...] | None = None
     pre_activations: tuple[torch.Tensor, ...] | None = None
+    final_map: torch.Tensor | None = None
 
 
 class Backbone(nn.Module):
     """
     Base class of the feature extractors.
 
-    A subclass sets `num_features`, the width of its embedding, and implements `forward` and `reset_parameters`.
+    A subclass sets `num_features`, the width of its embedding, and implements `forward` and `reset_parameters`. One that
+    returns a `final_map` sets `pools_final_map`.
     """
 
     num_features: int
+    pools_final_map = False
 
     def forward(self, pixel_values: torch.Tensor, output_hidden_states: bool = False) -> BackboneOutput:
         """

@@ -65,6 +65,8 @@ class FaceBackbone(StagedBackbone):
         ValueError: `image_size` or `num_features` is not positive.
     """
 
+    pools_final_map = False
+
     def __init__(self, num_channels: int, image_size: int | list[int] | tuple[int, int], num_features: int) -> None:
         super().__init__(num_channels)
         if num_features < 1:

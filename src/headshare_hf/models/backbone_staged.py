@@ -52,11 +52,11 @@ class StageMaps:
         self.add(hidden_state, pre_activation)
         return hidden_state
 
-    def output(self, embeddings: torch.Tensor) -> BackboneOutput:
+    def output(self, embeddings: torch.Tensor, final_map: torch.Tensor | None) -> BackboneOutput:
         """The result of the forward pass."""
         if not self.wanted:
-            return BackboneOutput(embeddings)
-        return BackboneOutput(embeddings, tuple(self.hidden_states), tuple(self.pre_activations))
+            return BackboneOutput(embeddings, final_map=final_map)
+        return BackboneOutput(embeddings, tuple(self.hidden_states), tuple(self.pre_activations), final_map)
 
 
 class StagedBackbone(Backbone):
@@ -64,13 +64,15 @@ class StagedBackbone(Backbone):
     Base class of the convolutional networks: stages one after the other, then the mean over all positions.
 
     A subclass sets `num_channels` and `min_size` (its total stride: below that, a stage has no full cell left to work
-    on) and implements `forward_stages`. One that makes its embedding otherwise overrides `check_images` and `pool`.
+    on) and implements `forward_stages`. One that makes its embedding otherwise overrides `check_images` and `pool`, and
+    unsets `pools_final_map`.
 
     Args:
         num_channels (`int`): Channels of the input images.
     """
 
     min_size: int
+    pools_final_map = True
 
     def __init__(self, num_channels: int) -> None:
         super().__init__()
@@ -87,7 +89,8 @@ class StagedBackbone(Backbone):
         """
         self.check_images(pixel_values)
         maps = StageMaps(wanted=output_hidden_states)
-        return maps.output(self.pool(self.forward_stages(pixel_values, maps)))
+        final_map = self.forward_stages(pixel_values, maps)
+        return maps.output(self.pool(final_map), final_map if self.pools_final_map else None)
 
     def check_images(self, pixel_values: torch.Tensor) -> None:
         """Checks channels and least size."""

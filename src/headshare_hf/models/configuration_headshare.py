@@ -34,6 +34,9 @@ class HeadShareConfig(PreTrainedConfig):
         projector (`str`, *optional*):
             `"linear"` or `"linear_bn_relu"`: a layer from the backbone's width to `embedding_size`, part of the model.
             `None` (default): none.
+        map_projector (`dict`, *optional*):
+            `{"out_channels": ...}`, and `reduction` or `size` if need be: a [`MapProjector`] of the last feature map, whose
+            mean is then the embedding; part of the model, as SimKD needs it. Excludes `projector`.
         head_type (`str`, *optional*, defaults to `"linear"`):
             `"linear"` (weight and bias), `"cosine"` (`head_scale` times the cosine of embedding and class center), or
             one of the face heads, which are cosine heads trained with a margin: `"arcface"`, `"cosface"`,
@@ -66,7 +69,12 @@ class HeadShareConfig(PreTrainedConfig):
 
     model_type = "headshare"
     # So that the plain transformers Trainer takes the logits alone for predictions.
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["embeddings", "hidden_states", "pre_activations"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = [
+        "embeddings",
+        "hidden_states",
+        "pre_activations",
+        "final_map",
+    ]
     head_types: ClassVar[tuple[str, ...]] = HEAD_TYPES
     projectors: ClassVar[tuple[str, ...]] = ("linear", "linear_bn_relu")
 
@@ -74,6 +82,7 @@ class HeadShareConfig(PreTrainedConfig):
     backbone_kwargs: dict[str, Any] | None = None
     embedding_size: int | None = None
     projector: str | None = None
+    map_projector: dict[str, Any] | None = None
     head_type: str = "linear"
     head_scale: float | int | None = None
     head_margin: float | int | list[float | int] | None = None
@@ -155,6 +164,24 @@ class HeadShareConfig(PreTrainedConfig):
             raise ValueError(f"`projector` is {self.projector!r}; allowed: None, {', '.join(self.projectors)}")
         if self.projector is not None and self.embedding_size is None:
             raise ValueError("`projector` needs `embedding_size`, the width to project to")
+
+    def validate_map_projector(self) -> None:
+        """Checks `map_projector`."""
+        given = self.map_projector
+        if given is None:
+            return
+        unknown = sorted(set(given) - {"out_channels", "reduction", "size"})
+        if unknown or not isinstance(given.get("out_channels"), int) or given["out_channels"] < 1:
+            raise ValueError(
+                f"`map_projector` is {given}; it needs `out_channels`, a positive integer, and may have `reduction` and `size`"
+            )
+        if self.projector is not None or self.embedding_size not in (None, given["out_channels"]):
+            raise ValueError(
+                f"`map_projector` makes embeddings of width {given['out_channels']}; leave out `projector` and `embedding_size`"
+            )
+        size = given.get("size")
+        if size is not None and (not isinstance(size, list) or len(size) != 2):
+            raise ValueError(f"`size` of `map_projector` is {size}; it must be [height, width]")
 
     def validate_sizes(self) -> None:
         """Checks that every size is positive and that there is a class at all."""

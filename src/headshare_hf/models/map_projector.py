@@ -1,8 +1,13 @@
 """The projector between the last feature map of one network and the classifier of another."""
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from .backbone import BackboneOutput
 
 
 class MapProjector(nn.Module):
@@ -15,7 +20,7 @@ class MapProjector(nn.Module):
         in_channels (`int`): Channels of the student's last map.
         out_channels (`int`): Channels of the teacher's, the width of its embedding.
         reduction (`int`, *optional*, defaults to 2): Of how many times fewer channels the bottleneck is.
-        size (`tuple[int, int]`, *optional*):
+        size (`Sequence[int]`, *optional*):
             Height and width that a larger map is averaged down to first: those of the teacher's map.
 
     Raises:
@@ -23,7 +28,7 @@ class MapProjector(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, reduction: int = 2, size: tuple[int, int] | None = None
+        self, in_channels: int, out_channels: int, reduction: int = 2, size: Sequence[int] | None = None
     ) -> None:
         super().__init__()
         if not 1 <= reduction <= out_channels:
@@ -38,10 +43,28 @@ class MapProjector(nn.Module):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Maps `(batch_size, in_channels, height, width)` to `(batch_size, out_channels, height, width)`, or `size`."""
+        return F.relu(self._pre_activation(maps))
+
+    def project(self, features: BackboneOutput) -> BackboneOutput:
+        """
+        The output of a network that ends in this projector: its maps are those of the backbone and one more.
+
+        Args:
+            features ([`BackboneOutput`]): Of a backbone that returns its `final_map`.
+        """
+        pre_activation = self._pre_activation(cast(torch.Tensor, features.final_map))
+        final_map = F.relu(pre_activation)
+        embeddings = F.avg_pool2d(final_map, final_map.shape[-2:]).flatten(1)
+        if features.hidden_states is None or features.pre_activations is None:
+            return BackboneOutput(embeddings, final_map=final_map)
+        maps = (*features.hidden_states, final_map), (*features.pre_activations, pre_activation)
+        return BackboneOutput(embeddings, *maps, final_map)
+
+    def _pre_activation(self, maps: torch.Tensor) -> torch.Tensor:
         if self.size is not None:
             height, width = (min(own, wanted) for own, wanted in zip(maps.shape[2:], self.size, strict=True))
             maps = F.adaptive_avg_pool2d(maps, (height, width))
-        return self.layers(maps)
+        return self.layers[:-1](maps)
 
 
 def _normalised(convolution: nn.Conv2d) -> list[nn.Module]:

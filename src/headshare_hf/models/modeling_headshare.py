@@ -13,6 +13,7 @@ from .backbones import create_backbone
 from .class_centers import CENTERS_FILE, find_class_centers, load_class_centers, save_class_centers
 from .configuration_headshare import HeadShareConfig
 from .heads import IGNORED_LABEL, CosineHead, create_head, create_projector
+from .map_projector import MapProjector
 from .pretrained_headshare import HeadSharePreTrainedModel
 
 
@@ -26,11 +27,15 @@ class HeadShareModelOutput(ModelOutput):
         hidden_states (`tuple[torch.Tensor, ...]`, *optional*):
             Feature maps `(batch_size, channels, height, width)` of the stem and every stage, after the last activation.
         pre_activations (`tuple[torch.Tensor, ...]`, *optional*): The same maps before that activation.
+        final_map (`torch.Tensor` of shape `(batch_size, channels, height, width)`, *optional*):
+            With the stage outputs: the map whose mean over all positions the embedding is, or what `projector` reads.
+            `None` of networks that pool otherwise. It is that of the last stage, or made of it.
     """
 
     embeddings: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     pre_activations: tuple[torch.Tensor, ...] | None = None
+    final_map: torch.Tensor | None = None
 
 
 @dataclass
@@ -44,6 +49,7 @@ class HeadShareImageClassifierOutput(ModelOutput):
         embeddings (`torch.Tensor` of shape `(batch_size, embedding_size)`): What the classifier read.
         hidden_states (`tuple[torch.Tensor, ...]`, *optional*): See [`HeadShareModelOutput`].
         pre_activations (`tuple[torch.Tensor, ...]`, *optional*): See [`HeadShareModelOutput`].
+        final_map (`torch.Tensor`, *optional*): See [`HeadShareModelOutput`].
     """
 
     loss: torch.Tensor | None = None
@@ -51,6 +57,7 @@ class HeadShareImageClassifierOutput(ModelOutput):
     embeddings: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     pre_activations: tuple[torch.Tensor, ...] | None = None
+    final_map: torch.Tensor | None = None
 
 
 class HeadShareModel(HeadSharePreTrainedModel):
@@ -61,7 +68,8 @@ class HeadShareModel(HeadSharePreTrainedModel):
         config ([`HeadShareConfig`]): What to build; the weights are drawn at random.
 
     Raises:
-        ValueError: `embedding_size` differs from the backbone's width and the configuration has no `projector`.
+        ValueError: `embedding_size` differs from the backbone's width and the configuration has no `projector`; or a
+            `map_projector` has no map to read.
     """
 
     # A checkpoint of the classifier holds this model and its head; leaving the head out is the purpose here.
@@ -69,11 +77,16 @@ class HeadShareModel(HeadSharePreTrainedModel):
 
     def __init__(self, config: HeadShareConfig) -> None:
         super().__init__(config)
-        own_width = config.embedding_size if config.projector is None else None
+        projects = config.projector is not None or config.map_projector is not None
+        own_width = None if projects else config.embedding_size
         self.backbone = create_backbone(
             config.backbone, config.num_channels, config.image_size, own_width, **(config.backbone_kwargs or {})
         )
         width = self.backbone.num_features
+        self.map_projector: MapProjector | None = None
+        if config.map_projector is not None:
+            self.map_projector = self._create_map_projector(config, width)
+            width = config.map_projector["out_channels"]
         self.projector: nn.Module | None = None
         if config.projector is not None:
             self.projector = create_projector(config.projector, width, config.embedding_size or width)
@@ -84,6 +97,14 @@ class HeadShareModel(HeadSharePreTrainedModel):
             )
         self.embedding_size: int = config.embedding_size or width
         self.post_init()
+
+    def _create_map_projector(self, config: HeadShareConfig, channels: int) -> MapProjector:
+        if not self.backbone.pools_final_map:
+            raise ValueError(
+                f"`map_projector` needs a backbone that averages its last map over all positions, and {config.backbone} "
+                "does not, or does not show it; take a resnet, wrn, vgg, MobileNetV2, ShuffleV1 or ShuffleV2"
+            )
+        return MapProjector(channels, **(config.map_projector or {}))
 
     def forward(
         self, pixel_values: torch.Tensor, output_hidden_states: bool | None = None, return_dict: bool | None = None
@@ -98,8 +119,11 @@ class HeadShareModel(HeadSharePreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = bool(self.config.output_hidden_states)
         features = self.backbone(pixel_values, output_hidden_states=output_hidden_states)
+        if self.map_projector is not None:
+            features = self.map_projector.project(features)
         embeddings = features.embeddings if self.projector is None else self.projector(features.embeddings)
-        output = HeadShareModelOutput(embeddings, features.hidden_states, features.pre_activations)
+        final_map = features.final_map if output_hidden_states else None
+        output = HeadShareModelOutput(embeddings, features.hidden_states, features.pre_activations, final_map)
         return output if return_dict is not False else output.to_tuple()
 
 
@@ -164,7 +188,7 @@ class HeadShareForImageClassification(HeadSharePreTrainedModel):
         logits = self.classifier(features.embeddings)
         loss = None if labels is None else self._loss(logits, labels, features.embeddings)
         output = HeadShareImageClassifierOutput(
-            loss, logits, features.embeddings, features.hidden_states, features.pre_activations
+            loss, logits, features.embeddings, features.hidden_states, features.pre_activations, features.final_map
         )
         return output if return_dict is not False else output.to_tuple()
 

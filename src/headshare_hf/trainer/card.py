@@ -166,7 +166,8 @@ def _teacher(model: nn.Module) -> CardTeacher:
 
 
 def describe_options(args: DistillationConfig) -> dict[str, Any]:
-    """The options of the method that are not at their defaults."""
+    """The companion, and the options of the method that are not at their defaults."""
+    companion = {} if args.companion_name is None else {"companion": args.companion_name}
     defaults = {
         "student_head": "own",
         "kd_scale": None,
@@ -174,11 +175,16 @@ def describe_options(args: DistillationConfig) -> dict[str, Any]:
         "num_negatives": None,
         "negatives": None,
         "contrastive_size": None,
+        "companion_options": None,
+        "companion_warmup_epochs": 0.0,
+        "pretraining_epochs": None,
+        "pretraining_learning_rate": None,
         "projector": None,
         "eval_teacher_head_weight": 0.0,
         "teacher_precision": "auto",
     }
-    return {name: getattr(args, name) for name, value in defaults.items() if getattr(args, name) != value}
+    changed = {name: getattr(args, name) for name, value in defaults.items() if getattr(args, name) != value}
+    return {**companion, **changed}
 
 
 def _results(results: dict[str, Any], dataset: CardDataset, split: str | None) -> tuple[CardResult, ...]:

@@ -97,6 +97,8 @@ class RunFolderTrainer(Trainer):
         if self.is_world_process_zero():
             run_folder.claim(self.folder, self.identity, bool(resume_from_checkpoint))
         self.accelerator.wait_for_everyone()
+        if not resume_from_checkpoint:
+            self._seconds_before = self._before_first_step()
         if not self._has_trained:
             self._start_together()
         self._has_trained = True
@@ -125,6 +127,10 @@ class RunFolderTrainer(Trainer):
             self.model = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False, keep_torch_compile=False)
             self.model._is_accelerate_prepared = False
             self.model_wrapped = self.model
+
+    def _before_first_step(self) -> float:
+        """What comes before a training that starts, in its folder. Returns the seconds that it took."""
+        return 0.0
 
     def _check_finite(self) -> None:
         raise NotImplementedError
@@ -216,7 +222,8 @@ class RunFolderTrainer(Trainer):
         with self.whole_classes():
             load_weights(self.student, resume_from_checkpoint)
         training_only = nn.ModuleDict(self._training_only())
-        if len(training_only):
+        # A loss that has no state has left no file.
+        if training_only.state_dict():
             load_whole_state(training_only, load_file(Path(resume_from_checkpoint) / run_folder.AUXILIARY_FILE))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:

@@ -10,8 +10,10 @@ from transformers import PreTrainedModel
 from ..data import shared_identities
 from ..evaluation import Verifier
 from ..losses import LossWeights
+from ..losses.companions import AdaDistillLoss, SimKDLoss
 from ..models import IGNORED_LABEL, CosineHead, HeadShareModel, check_head_fits, check_label_maps, find_classifier
 from ..models.margins import AdaptiveMargin
+from .backends import wants_deepspeed, wants_fsdp
 from .config import DistillationConfig
 
 
@@ -43,7 +45,7 @@ def check_teacher(student: nn.Module, teacher: nn.Module | None, args: Distillat
         ValueError: It is missing, of no use, or its classes or its embedding differ from the student's.
     """
     weights = args.loss_weights
-    wanted = weights.needs_teacher or args.student_head != "own" or args.eval_teacher_head_weight > 0
+    wanted = args.needs_teacher or args.student_head != "own" or args.eval_teacher_head_weight > 0
     if teacher is None:
         if wanted:
             raise ValueError(f"method {args.method!r} with these weights and options needs a `teacher`")
@@ -63,6 +65,7 @@ def check_teacher(student: nn.Module, teacher: nn.Module | None, args: Distillat
             "on the student's; set `alpha_th=0` and `teacher_head_weight`, which has no margin, or method 'inherited' with "
             "an AdaFace student, whose head measures its own"
         )
+    _check_companion(student, teacher, args)
     _check_embeddings(student, teacher, args, weights)
 
 
@@ -79,6 +82,36 @@ def _check_scales(student: nn.Module, teacher: nn.Module, args: DistillationConf
             raise ValueError(
                 f"`kd_scale` needs cosine heads, but that of the {role} is a {type(head).__name__}; use `temperature`"
             )
+
+
+def _check_companion(student: nn.Module, teacher: nn.Module, args: DistillationConfig) -> None:
+    loss = args.companion_loss
+    if loss is None:
+        return
+    for name, wanted in (("fsdp", wants_fsdp(args)), ("deepspeed", wants_deepspeed(args))):
+        if wanted:
+            raise ValueError(
+                f"`{name}` was not tried with a companion loss, here {args.companion_name}; leave it out: the same run is "
+                "then data parallel (DDP)"
+            )
+    if issubclass(loss, SimKDLoss):
+        _check_map_projector(student, find_classifier(teacher).in_features)
+    if issubclass(loss, AdaDistillLoss) and not isinstance(find_classifier(student), CosineHead):
+        raise ValueError(
+            "AdaDistill trains the direction of embeddings alone, which a linear classifier does not read; take student "
+            "and teacher with a face head, `head_type='arcface'` or another one"
+        )
+
+
+def _check_map_projector(student: Any, width: int) -> None:
+    projector = getattr(student.config, "map_projector", None)
+    if projector is None or projector["out_channels"] != width:
+        found = "none" if projector is None else f"one to {projector['out_channels']} channels"
+        raise ValueError(
+            f"SimKD needs a student with a map projector to the {width} channels that the teacher's classifier reads, and "
+            f"this one has {found}; build it with HeadShareConfig(map_projector={{'out_channels': {width}}}), in a recipe "
+            f"`student.map_projector: {{out_channels: {width}}}`"
+        )
 
 
 def _check_embeddings(student: nn.Module, teacher: nn.Module, args: DistillationConfig, weights: LossWeights) -> None:

@@ -3,18 +3,12 @@
 from dataclasses import dataclass, field
 
 import torch
-from huggingface_hub.utils import validate_repo_id
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
-from ..losses import DISTANCES, NEGATIVES, LossWeights
+from ..losses import COMPANIONS, CompanionLoss, LossWeights
+from .config_checks import check_config, check_names
 from .methods import get_method
-
-
-STUDENT_HEADS = ("own", "teacher_init", "teacher_frozen")
-PROJECTORS = ("linear", "linear_bn_relu")
-TEACHER_PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-CACHE_DTYPES = ("float32", "float16")
 
 
 @dataclass
@@ -43,6 +37,20 @@ class DistillationConfig(TrainingArguments):
         negatives (`str`, *optional*):
             `"exact"`, `"relaxed"` or `"shared"`, see [`NegativeSampler`]. Default: `"exact"`.
         contrastive_size (`int`, *optional*): Dimensions in which the contrastive loss compares. Default: 128.
+        companion (`str`, *optional*):
+            Row of `COMPANIONS`, the loss beside those above. Default: that of the method. Any method can have one.
+        companion_weight (`float`, *optional*): Its weight. Default: that of its row, the published one.
+        companion_options (`dict`, *optional*):
+            Arguments of its class beside both shapes, e.g. `{"temperature": 2.0}` for [`DKDLoss`]. `temperature` above is
+            not read by companions: those on logits have one of their own.
+        companion_warmup_epochs (`float`, *optional*, defaults to 0.0):
+            Epochs in which its weight grows: in the n-th of them it is n / `companion_warmup_epochs` of the whole. 20 was
+            published for `"dkd"`.
+        pretraining_epochs (`float`, *optional*):
+            For companions with a stage before the training proper (`"factor"`, `"abound"`, `"fsp"`): its epochs. Default:
+            30, as in RepDistiller.
+        pretraining_learning_rate (`float`, *optional*):
+            Learning rate of that stage, which stays as it is. Default: `learning_rate`.
         student_head (`str`, *optional*):
             Default: that of the method, which is `"own"` unless the method shares nothing but the head.
             `"own"`: the student's classifier starts at random. `"teacher_init"`: it starts as a copy of the teacher's.
@@ -110,6 +118,12 @@ class DistillationConfig(TrainingArguments):
     num_negatives: int | None = field(default=None, metadata={"help": "Negatives of the contrastive loss; 16384."})
     negatives: str | None = field(default=None, metadata={"help": "exact, relaxed or shared."})
     contrastive_size: int | None = field(default=None, metadata={"help": "Dimensions of the contrastive loss; 128."})
+    companion: str | None = field(default=None, metadata={"help": "A further distillation loss, e.g. dkd."})
+    companion_weight: float | None = field(default=None, metadata={"help": "Weight of the companion."})
+    companion_options: dict | None = field(default=None, metadata={"help": "Arguments of the companion."})
+    companion_warmup_epochs: float = field(default=0.0, metadata={"help": "Epochs in which its weight grows."})
+    pretraining_epochs: float | None = field(default=None, metadata={"help": "Epochs of a companion's own stage; 30."})
+    pretraining_learning_rate: float | None = field(default=None, metadata={"help": "Learning rate of that stage."})
     student_head: str | None = field(default=None, metadata={"help": "own, teacher_init or teacher_frozen."})
     projector: str | None = field(default=None, metadata={"help": "Training-only projector, if widths differ."})
     eval_teacher_head_weight: float = field(default=0.0, metadata={"help": "Teacher's head in mixed_accuracy."})
@@ -155,120 +169,63 @@ class DistillationConfig(TrainingArguments):
         if self.channels_last is None:
             self.channels_last = self.device.type == "cpu"
         self.student_head = self.student_head or get_method(self.method or "plain").student_head
-        self._check_choices()
-        self._check_ranges()
-        self._check_contrastive()
-        self._check_head_options()
-        self._check_cache()
-        self._check_hub()
+        check_names(self)
+        check_config(self)
 
     @property
     def loss_weights(self) -> LossWeights:
         """The weights that the method, the single weights and `alpha_th` amount to."""
         row = get_method(self.method or "plain")
         alpha_th = self.alpha_th if self.alpha_th is not None else row.alpha_th
-        if self._own_teacher_head_weights():
+        if self.has_teacher_head_weights:
             alpha_th = None
         ce, kd = _first(self.ce_weight, row.ce), _first(self.kd_weight, row.kd)
         embedding = _first(self.embedding_weight, row.embedding)
         contrastive = _first(self.contrastive_weight, row.contrastive)
+        name = self.companion_name
+        companion = 0.0 if name is None else _first(self.companion_weight, COMPANIONS[name].weight)
         if alpha_th is not None:
-            return LossWeights.coupled(ce, kd, alpha_th, embedding, contrastive)
-        teacher_head = _first(self.teacher_head_weight, row.teacher_head)
-        return LossWeights(ce, kd, teacher_head, _first(self.teacher_head_ce_weight, 0.0), embedding, contrastive)
+            return LossWeights.coupled(ce, kd, alpha_th, embedding, contrastive, companion)
+        heads = _first(self.teacher_head_weight, row.teacher_head), _first(self.teacher_head_ce_weight, 0.0)
+        return LossWeights(ce, kd, *heads, embedding, contrastive, companion)
+
+    @property
+    def companion_name(self) -> str | None:
+        """`companion`, or that of the method."""
+        return self.companion or get_method(self.method or "plain").companion
+
+    @property
+    def companion_loss(self) -> type[CompanionLoss] | None:
+        """The class of the companion."""
+        return None if self.companion_name is None else COMPANIONS[self.companion_name].loss
+
+    @property
+    def student_reads(self) -> frozenset[str]:
+        """The fields of the student's [`Features`] that the companion reads."""
+        return frozenset() if self.companion_loss is None else frozenset(self.companion_loss.student_needs)
+
+    @property
+    def teacher_reads(self) -> frozenset[str]:
+        """Those of the teacher's."""
+        return frozenset() if self.companion_loss is None else frozenset(self.companion_loss.teacher_needs)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a loss part, or the stage before the training proper, needs a teacher."""
+        return self.loss_weights.needs_teacher or self.companion_name is not None
 
     @property
     def meets_at_embedding(self) -> bool:
         """Whether student and teacher meet at their embeddings, or only at their outputs."""
         weights = self.loss_weights
         compares = weights.needs_teacher_head or weights.needs_teacher_embedding
-        return compares or self.eval_teacher_head_weight > 0
+        reads = (self.student_reads | self.teacher_reads) & {"embeddings", "head"}
+        return compares or bool(reads) or self.eval_teacher_head_weight > 0
 
-    def _own_teacher_head_weights(self) -> bool:
+    @property
+    def has_teacher_head_weights(self) -> bool:
+        """Whether a weight of the teacher's head is given itself, which takes the place of `alpha_th` of the method."""
         return self.teacher_head_weight is not None or self.teacher_head_ce_weight is not None
-
-    def _check_choices(self) -> None:
-        for name, value, allowed in (
-            ("student_head", self.student_head, STUDENT_HEADS),
-            ("embedding_distance", self.embedding_distance, DISTANCES),
-            ("negatives", self.negatives, (None, *NEGATIVES)),
-            ("projector", self.projector, (None, *PROJECTORS)),
-            ("teacher_precision", self.teacher_precision, TEACHER_PRECISIONS),
-            ("teacher_cache_dtype", self.teacher_cache_dtype, CACHE_DTYPES),
-        ):
-            if value not in allowed:
-                raise ValueError(f"`{name}` is {value!r}; allowed: {', '.join(map(str, allowed))}")
-
-    def _check_ranges(self) -> None:
-        for name in ("temperature", "kd_scale"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"`{name}` is {value}; it must be positive")
-        if self.temperature is not None and self.kd_scale is not None:
-            raise ValueError("`temperature` and `kd_scale` say the same of cosine heads; give one of them")
-        if not 0 <= self.eval_teacher_head_weight <= 1:
-            raise ValueError(f"`eval_teacher_head_weight` is {self.eval_teacher_head_weight}; it must be in [0, 1]")
-        if self.label_smoothing_factor:
-            raise ValueError("`label_smoothing_factor` has no effect on these losses; leave it out")
-        if self.lr_decay_epochs is not None and self.warmup_steps:
-            raise ValueError("`lr_decay_epochs` has no warm-up; leave out `warmup_steps`")
-        if self.lr_decay_epochs is not None and self.max_steps > 0:
-            raise ValueError("`lr_decay_epochs` counts epochs, so it cannot be combined with `max_steps`")
-        if not 0 < self.lr_decay_rate <= 1:
-            raise ValueError(f"`lr_decay_rate` is {self.lr_decay_rate}; it must be in (0, 1]")
-
-    def _check_contrastive(self) -> None:
-        for name in ("num_negatives", "negatives", "contrastive_size"):
-            value = getattr(self, name)
-            if value is not None and not self.loss_weights.contrastive:
-                raise ValueError(
-                    f"`{name}` has no effect without a contrastive loss; leave it out or choose method 'crd'"
-                )
-            if isinstance(value, int) and value < 1:
-                raise ValueError(f"`{name}` is {value}; it must be at least 1")
-
-    def _check_cache(self) -> None:
-        weights = self.loss_weights
-        for name, unset in (("teacher_cache_dtype", "float32"), ("teacher_cache_moments", False)):
-            if self.teacher_cache is None and getattr(self, name) != unset:
-                raise ValueError(f"`{name}` has no effect without `teacher_cache`, the folder; leave it out")
-        if self.teacher_cache is not None and not weights.needs_teacher_forward:
-            raise ValueError(
-                f"`teacher_cache` has no effect: method {self.method or 'plain'!r} with these weights asks no teacher about "
-                "images; leave it out"
-            )
-        if self.teacher_cache_moments and (weights.kd or weights.needs_teacher_embedding or not weights.teacher_head):
-            raise ValueError(
-                "`teacher_cache_moments` keeps nothing but what the KL through the teacher's head needs, and other parts ask "
-                "the teacher about images too; leave it out"
-            )
-        if self.teacher_cache_moments and self.teacher_cache_dtype != "float32":
-            raise ValueError(
-                "`teacher_cache_moments` leave small differences of large numbers, so that rounding to float16 would show in "
-                "the loss; leave out `teacher_cache_dtype`"
-            )
-
-    def _check_hub(self) -> None:
-        if HubStrategy(self.hub_strategy) is not HubStrategy.END or self.hub_always_push:
-            name = "hub_always_push" if self.hub_always_push else "hub_strategy"
-            raise ValueError(
-                f"`{name}` is {getattr(self, name)!r}, but a run is published at its end, whole and with its card; leave it out"
-            )
-        if self.hub_model_id is not None:
-            validate_repo_id(self.hub_model_id)
-
-    def _check_head_options(self) -> None:
-        if self.alpha_th is not None and self._own_teacher_head_weights():
-            raise ValueError(
-                "`alpha_th` sets the weights of both teacher-head terms; leave out `teacher_head_weight` and "
-                "`teacher_head_ce_weight`"
-            )
-        weights = self.loss_weights
-        if not weights.trains_own_head and self.student_head != "teacher_frozen":
-            raise ValueError(
-                "no loss part reaches the student's own head, which would stay random; set "
-                "`student_head='teacher_frozen'`, so that the student is published with the teacher's classifier"
-            )
 
 
 def _first(value: float | None, fallback: float) -> float:

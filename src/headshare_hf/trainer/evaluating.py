@@ -12,6 +12,7 @@ from ..models import EmbeddingTap
 from .callbacks import VerificationCallback
 from .checks import check_identities
 from .publishing import PublishingTrainer
+from .student_module import StudentOutput
 from .teacher import FrozenTeacher
 from .teacher_cache import CachedTeacher
 
@@ -36,14 +37,14 @@ class EvaluatingTrainer(PublishingTrainer):
     def _in_layout(self, pixel_values: torch.Tensor) -> torch.Tensor:
         return pixel_values.contiguous(memory_format=torch.channels_last) if self.args.channels_last else pixel_values
 
-    def _run_student(self, model: nn.Module, pixel_values: torch.Tensor) -> tuple[Any, Any, Any]:
-        """Logits (none where the losses need no such matrix), the embedding that the student's head read, and the one that the teacher's head reads."""
+    def _run_student(self, model: nn.Module, pixel_values: torch.Tensor) -> StudentOutput:
+        """What the student makes of a batch, as far as this run reads it."""
         # Only the wrapped model may be called: DDP and autocast live in its forward.
         output = model(pixel_values=pixel_values)
-        if not self._needs_embedding:
-            return output["logits"], None, None
-        embeddings = output["embeddings"] if self._tap is None else self._tap.take()
-        return output.get("logits"), embeddings, output.get("projected", embeddings)
+        embeddings = None
+        if self._needs_embedding:
+            embeddings = output["embeddings"] if self._tap is None else self._tap.take()
+        return StudentOutput(output.get("logits"), embeddings, output.get("projected", embeddings), output.get("maps"))
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """See `transformers.Trainer.evaluation_loop`."""
@@ -97,11 +98,11 @@ class EvaluatingTrainer(PublishingTrainer):
         inputs = self._prepare_inputs(inputs)
         labels = inputs.get("labels")
         with torch.no_grad(), self.compute_loss_context_manager():
-            logits, _, embeddings = self._run_student(model, self._in_layout(inputs["pixel_values"]))
-            loss = None if labels is None else cross_entropy(logits, labels)
-            predictions: Any = logits.float()
+            output = self._run_student(model, self._in_layout(inputs["pixel_values"]))
+            loss = None if labels is None else cross_entropy(output.logits, labels)
+            predictions: Any = output.logits.float()
             if self.args.eval_teacher_head_weight and self.teacher is not None:
-                predictions = (predictions, self._mixture(predictions, self.teacher.head(embeddings).float()))
+                predictions = (predictions, self._mixture(predictions, self.teacher.head(output.shared).float()))
         return loss, None if prediction_loss_only else predictions, labels
 
     def _mixture(self, logits: torch.Tensor, teacher_head_logits: torch.Tensor) -> torch.Tensor:

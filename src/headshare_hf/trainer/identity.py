@@ -54,6 +54,14 @@ _UNIMPORTANT = (
     "transformers_version",
     "verification_thresholds",
 )
+# Fields that older records do not have: named where they are set.
+_LATER = ("map_projector",)
+_OF_COMPANION = (
+    "companion_options",
+    "companion_warmup_epochs",
+    "pretraining_epochs",
+    "pretraining_learning_rate",
+)
 
 
 def run_identity(
@@ -76,10 +84,10 @@ def run_identity(
         "teacher": None if teacher is None else {**run_folder.describe_model(teacher), "weights": _digest(teacher)},
         "shared_head": None if shared is None else _digest(find_classifier(shared)),
         "method": args.method or "plain",
-        "weights": asdict(args.loss_weights),
+        **_describe_weights(args),
         "batch_size": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         "images": [len(data) if hasattr(data, "__len__") else None for data in datasets],
-        "labels": [_label_digest(data) for data in datasets],
+        "labels": [label_digest(data) for data in datasets],
         "preparation": [getattr(data, "preparation", None) for data in datasets],
         # Rows of float32 change no loss by more than rounding, so that such a run may go on with a cache or without.
         "teacher_cache": None if args.teacher_cache_dtype == "float32" else args.teacher_cache_dtype,
@@ -90,13 +98,22 @@ def run_identity(
 def describe_configuration(model: nn.Module) -> dict[str, str]:
     """What the configuration of a model says about its network, as text."""
     content = cast(Any, model).config.to_dict()
-    return {name: str(value) for name, value in content.items() if name not in _UNIMPORTANT}
+    unset = {name for name in _LATER if content.get(name) is None}
+    return {name: str(value) for name, value in content.items() if name not in {*_UNIMPORTANT, *unset}}
+
+
+def _describe_weights(args: DistillationConfig) -> dict[str, Any]:
+    """A companion stands by itself, so that records from before there were any still fit."""
+    weights = asdict(args.loss_weights)
+    own = {"weight": weights.pop("companion"), **{name: getattr(args, name) for name in _OF_COMPANION}}
+    companion = None if args.companion_name is None else {"name": args.companion_name, **own}
+    return {"weights": weights, "companion": companion}
 
 
 def _digest(module: nn.Module) -> str:
     return run_folder.weights_digest(module.state_dict())
 
 
-def _label_digest(dataset: Any) -> str | None:
+def label_digest(dataset: Any) -> str | None:
     labels = None if dataset is None else labels_of(dataset)
     return None if labels is None else run_folder.weights_digest({"labels": labels})

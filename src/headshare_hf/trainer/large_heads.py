@@ -29,10 +29,10 @@ def uses_chunks(args: DistillationConfig, student: nn.Module, teacher: nn.Module
         raise ValueError(f"`{wanted}` needs losses over chunks of classes; leave out `chunked_losses`")
     if args.chunked_losses is None and wanted is None:
         many = getattr(getattr(student, "config", None), "num_labels", 0) >= CHUNKED_FROM
-        return many and _obstacle(student, teacher) is None
+        return many and _obstacle(args, student, teacher) is None
     if args.chunked_losses is False:
         return False
-    obstacle = _obstacle(student, teacher)
+    obstacle = _obstacle(args, student, teacher)
     if obstacle is not None:
         raise ValueError(f"`{wanted or 'chunked_losses'}` is set, but {obstacle}; leave it out")
     return True
@@ -63,7 +63,9 @@ def check_sharded_heads(args: DistillationConfig) -> None:
         raise ValueError(f"`shard_heads` cannot be combined with `{found[0]}`; leave one of them out")
 
 
-def _obstacle(student: Any, teacher: nn.Module | None) -> str | None:
+def _obstacle(args: DistillationConfig, student: Any, teacher: nn.Module | None) -> str | None:
+    if "logits" in args.student_reads | args.teacher_reads:
+        return f"the companion {args.companion_name} reads the matrix of logits that chunks do without"
     if not isinstance(student, HeadShareForImageClassification):
         return f"the student is a {type(student).__name__}, whose classifier cannot be run apart from it"
     if teacher is None:

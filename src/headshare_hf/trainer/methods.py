@@ -1,9 +1,10 @@
 """The method table: a method is a row of loss weights and options."""
 
 import difflib
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
-from ..losses import LossWeights
+from ..losses import COMPANIONS, Companion, LossWeights
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Method:
         teacher_head (`float`): Weight of the softened KL through the teacher's head.
         embedding (`float`): Weight of the embedding distance.
         contrastive (`float`): Weight of the contrastive loss (CRD).
+        companion (`str`, *optional*): Row of `COMPANIONS`, whose weight counts.
         alpha_th (`float`, *optional*): Share of `ce` and `kd` that goes through the teacher's head, equations (1)-(2).
         student_head (`str`): Where the student's own head comes from, see [`DistillationConfig`].
     """
@@ -30,17 +32,20 @@ class Method:
     teacher_head: float = 0.0
     embedding: float = 0.0
     contrastive: float = 0.0
+    companion: str | None = None
     alpha_th: float | None = None
     student_head: str = "own"
 
     @property
     def needs_teacher(self) -> bool:
         """Whether any part compares with a teacher."""
-        compares = self.kd, self.teacher_head, self.embedding, self.contrastive, self.alpha_th
+        compares = self.kd, self.teacher_head, self.embedding, self.contrastive, self.companion, self.alpha_th
         return any(compares) or self.student_head != "own"
 
 
 _REFERENCE = "README of the authors' code, Alibaba-MIIL/HeadSharingKD"
+# Of the KL through the teacher's head, as published for th_kd.
+_TEACHER_HEAD = 0.02
 
 METHODS: dict[str, Method] = {
     "plain": Method("Labels alone: baselines, teachers, and the SH-KD teacher around a frozen head", "-"),
@@ -54,7 +59,7 @@ METHODS: dict[str, Method] = {
         "TH-KD: KL through the student's head, and through the teacher's frozen head",
         f"{_REFERENCE} (kdth, weights 1 / 1.5 / 0.02)",
         kd=1.5,
-        teacher_head=0.02,
+        teacher_head=_TEACHER_HEAD,
     ),
     "th_kd_coupled": Method(
         "TH-KD as the paper writes it: both heads share KL and cross-entropy, equations (1)-(2)",
@@ -73,7 +78,7 @@ METHODS: dict[str, Method] = {
         "form of the authors' code (kdeth); weights as kde, and 0.02 as th_kd",
         kd=1.0,
         embedding=32.0,
-        teacher_head=0.02,
+        teacher_head=_TEACHER_HEAD,
     ),
     "crd": Method(
         "Labels, and the contrastive loss of the embeddings (CRD: Tian, Krishnan and Isola, arXiv 1910.10699)",
@@ -85,7 +90,7 @@ METHODS: dict[str, Method] = {
         f"{_REFERENCE} (crdth, weights 0.9 / 1 / 0.8 / 0.02)",
         ce=0.9,
         kd=1.0,
-        teacher_head=0.02,
+        teacher_head=_TEACHER_HEAD,
         contrastive=0.8,
     ),
     "inherited": Method(
@@ -119,6 +124,21 @@ METHODS: dict[str, Method] = {
 }
 
 
+def _companion_rows(name: str, companion: Companion) -> dict[str, Method]:
+    """The method of a companion loss and, where the student predicts with a head of its own, TH-KD beside it."""
+    alone = Method(companion.summary, companion.source, ce=companion.ce, kd=companion.kd, companion=name)
+    if not (companion.ce or companion.kd):
+        return {name: replace(alone, student_head="teacher_frozen")}
+    shared = f"{companion.summary}; and the KL through the teacher's frozen head"
+    source = f"{companion.source}; {_TEACHER_HEAD} as th_kd"
+    return {name: alone, f"th_{name}": replace(alone, summary=shared, source=source, teacher_head=_TEACHER_HEAD)}
+
+
+METHODS |= {
+    name: row for own, companion in COMPANIONS.items() for name, row in _companion_rows(own, companion).items()
+}
+
+
 def get_method(name: str) -> Method:
     """
     The row called `name`.
@@ -128,9 +148,14 @@ def get_method(name: str) -> Method:
     """
     if name in METHODS:
         return METHODS[name]
-    close = difflib.get_close_matches(name, METHODS, n=2, cutoff=0.4)
-    hint = f"; did you mean {' or '.join(close)}?" if close else ""
-    raise ValueError(f"unknown method {name!r}{hint} Methods: {', '.join(METHODS)}")
+    raise ValueError(unknown_name("method", name, METHODS))
+
+
+def unknown_name(kind: str, name: str, known: Collection[str]) -> str:
+    """What an error says of a name that is none of the known ones: the nearest, and all."""
+    close = difflib.get_close_matches(name, known, n=2, cutoff=0.4)
+    hint = f"; did you mean {' or '.join(close)}?" if close else ";"
+    return f"unknown {kind} {name!r}{hint} known: {', '.join(known) or 'none'}"
 
 
 def reference_weights(

@@ -69,7 +69,8 @@ def build_data(data: DataArguments, seed: int, verification: VerificationArgumen
             raise ValueError("`data.held_out_classes` has no effect without section `verification`")
         parts = [hold_out_classes(split, data.held_out_classes) for split in splits]
         splits, held_out = [part[0] for part in parts], [part[1] for part in parts]
-    options: dict[str, Any] = {"seed": seed, "cache_images": data.cache_images, "skip_corrupt": data.skip_corrupt}
+    options: dict[str, Any] = {"seed": seed, "skip_corrupt": data.skip_corrupt}
+    options |= {"cache_images": data.cache_images, "image_cache": data.image_cache}
     augmentation: dict[str, Any] = {"augmentation": data.augmentation, "augmentation_views": data.augmentation_views}
     return RecipeData(
         # A position for each image, which losses with a memory need.
@@ -118,7 +119,7 @@ def build_model(model: ModelArguments, data: DataArguments, label_names: list[st
         model ([`ModelArguments`]): The section.
         data ([`DataArguments`]): Says the image size and the number of channels.
         label_names (`list[str]`): Name of every class, in order.
-        seed (`int`): Of random weights.
+        seed (`int`): Of random weights, where the section has none of its own.
 
     Raises:
         ValueError: The section names neither weights nor a backbone.
@@ -127,12 +128,13 @@ def build_model(model: ModelArguments, data: DataArguments, label_names: list[st
         return load_classifier(model.name_or_path, model.revision)
     if model.backbone is None:
         raise ValueError("a model section needs `name_or_path` (trained weights) or `backbone` (a new network)")
-    set_seed(seed)
+    set_seed(seed if model.init_seed is None else model.init_seed)
     config = HeadShareConfig(
         backbone=model.backbone,
         backbone_kwargs=model.backbone_kwargs,
         embedding_size=model.embedding_size,
         projector=model.projector,
+        map_projector=model.map_projector,
         head_type=model.head_type,
         head_scale=model.head_scale,
         head_margin=model.head_margin,

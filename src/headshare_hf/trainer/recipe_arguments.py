@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ def parse_recipe(arguments: list[str]) -> Recipe:
     Raises:
         ValueError: Names the file, section or field that is wrong, and the nearest right name.
     """
-    config, overrides = _split(arguments)
-    sections = _read(config, []) if config is not None else {}
+    rest = list(arguments)
+    config = _take_config(rest)
+    overrides = split_overrides(rest)
+    sections = read_recipe(config) if config is not None else {}
     for (section, name), value in overrides.items():
         sections.setdefault(section, {})[name] = value
     return build_recipe(sections)
@@ -45,7 +48,7 @@ def build_recipe(sections: dict[str, dict[str, Any]]) -> Recipe:
     for required in ("student", "data", "training"):
         if required not in sections:
             raise ValueError(f"the recipe has no section `{required}`; sections: {', '.join(SECTIONS)}")
-    return Recipe(**{name: _section(name, content or {}) for name, content in sections.items()})
+    return Recipe(**{name: build_section(name, content or {}) for name, content in sections.items()})
 
 
 def describe_options() -> str:
@@ -59,28 +62,62 @@ def describe_options() -> str:
     return "\n".join([*lines, "--training.* also takes every field of transformers.TrainingArguments"])
 
 
-def _split(arguments: list[str]) -> tuple[Path | None, dict[tuple[str, str], Any]]:
-    config, overrides, rest = None, {}, list(arguments)
+def split_overrides(arguments: Sequence[str]) -> dict[tuple[str, str], Any]:
+    """
+    Reads `--section.field value` and `--section.field=value`.
+
+    Args:
+        arguments (`Sequence[str]`): Of the command line.
+
+    Returns:
+        `dict[tuple[str, str], Any]`: Values, read as YAML, by section and field.
+
+    Raises:
+        ValueError: Something is no such option, or has no value.
+    """
+    overrides, rest = {}, list(arguments)
     while rest:
-        flag = rest.pop(0)
-        if not flag.startswith("--"):
-            raise ValueError(f"unexpected argument {flag!r}; options look like --training.learning_rate 0.1")
-        name, given, value = flag[2:].partition("=")
-        if not given:
-            if not rest:
-                raise ValueError(f"option {flag} needs a value")
-            value = rest.pop(0)
-        if name == "config":
-            config = Path(value)
-            continue
+        name, value = _take_option(rest)
         section, dot, key = name.partition(".")
         if not dot:
-            raise ValueError(f"option {flag} has no section; write e.g. --training.{name}")
+            raise ValueError(f"option --{name} has no section; write e.g. --training.{name}")
         overrides[(section, key)] = yaml.safe_load(value)
-    return config, overrides
+    return overrides
 
 
-def _read(path: Path, seen: list[Path]) -> dict[str, dict[str, Any]]:
+def _take_option(rest: list[str]) -> tuple[str, str]:
+    flag = rest.pop(0)
+    if not flag.startswith("--"):
+        raise ValueError(f"unexpected argument {flag!r}; options look like --training.learning_rate 0.1")
+    name, given, value = flag[2:].partition("=")
+    if not given:
+        if not rest:
+            raise ValueError(f"option {flag} needs a value")
+        value = rest.pop(0)
+    return name, value
+
+
+def _take_config(rest: list[str]) -> Path | None:
+    """The last one given, as for any other option; none of them is left in `rest`."""
+    found = None
+    while places := [index for index, flag in enumerate(rest) if flag.partition("=")[0] == "--config"]:
+        following = rest[places[0] :]
+        found = Path(_take_option(following)[1])
+        rest[places[0] :] = following
+    return found
+
+
+def read_recipe(path: Path, seen: Sequence[Path] = ()) -> dict[str, Any]:
+    """
+    The content of a YAML or JSON file, completed by what it `extends`.
+
+    Args:
+        path (`Path`): The file.
+        seen (`Sequence[Path]`, *optional*): Files that extend it.
+
+    Raises:
+        ValueError: A file does not exist, cannot be read, is no mapping, or extends itself.
+    """
     if path.resolve() in seen:
         raise ValueError(f"recipe {path} extends itself")
     if not path.is_file():
@@ -94,15 +131,26 @@ def _read(path: Path, seen: list[Path]) -> dict[str, dict[str, Any]]:
         raise ValueError(f"recipe {path} must consist of sections: {', '.join(SECTIONS)}")
     base = content.pop("extends", None)
     if base is None:
-        return {name: section or {} for name, section in content.items()}
-    # Section by section, so that a recipe states only what is its own.
-    merged = _read(path.parent / base, [*seen, path.resolve()])
+        return {name: {} if section is None else section for name, section in content.items()}
+    # Section by section, so that a file states only what is its own.
+    merged = read_recipe(path.parent / base, [*seen, path.resolve()])
     for name, section in content.items():
-        merged[name] = {**merged.get(name, {}), **(section or {})}
+        parts = isinstance(section, dict | None) and isinstance(merged.get(name, {}), dict)
+        merged[name] = {**merged.get(name, {}), **(section or {})} if parts else section
     return merged
 
 
-def _section(name: str, content: dict[str, Any]) -> Any:
+def build_section(name: str, content: dict[str, Any]) -> Any:
+    """
+    One section of a recipe.
+
+    Args:
+        name (`str`): Of the section.
+        content (`dict[str, Any]`): Its fields.
+
+    Raises:
+        ValueError: Names the section or field that is wrong, and the nearest right name.
+    """
     if name not in SECTIONS:
         raise ValueError(f"unknown section `{name}`{_nearest(name, SECTIONS)}; sections: {', '.join(SECTIONS)}")
     if not isinstance(content, dict):

@@ -23,10 +23,12 @@ class ModelArguments:
         backbone_kwargs (`dict`, *optional*): Its further arguments.
         embedding_size (`int`, *optional*): See [`HeadShareConfig`], as the following.
         projector (`str`, *optional*): Projector inside of the model.
+        map_projector (`dict`, *optional*): Projector of the last feature map, inside of the model; SimKD needs it.
         head_type (`str`): Kind of classifier.
         head_scale (`float`, *optional*): Scale of a cosine or face classifier.
         head_margin (`float` or `list[float]`, *optional*): Margin of a face classifier.
         head_gradient (`str`): Derivative of that margin.
+        init_seed (`int`, *optional*): Seed of random weights. Default: that of the training.
         shared_head_from (`str`, *optional*): Section `student` only: Hub id or folder of a model whose classifier is
             copied and frozen before training, as in the middle run of SH-KD.
         same_label_order (`bool`): For trained weights that name the classes otherwise than the data ("tench" and
@@ -39,10 +41,12 @@ class ModelArguments:
     backbone_kwargs: dict | None = field(default=None, metadata={"help": "Further arguments of the backbone."})
     embedding_size: int | None = field(default=None, metadata={"help": "Width of the embedding."})
     projector: str | None = field(default=None, metadata={"help": "linear or linear_bn_relu, inside of the model."})
+    map_projector: dict | None = field(default=None, metadata={"help": "out_channels, reduction, size; for SimKD."})
     head_type: str = field(default="linear", metadata={"help": "linear, cosine, arcface, cosface, combined, adaface."})
     head_scale: float | None = field(default=None, metadata={"help": "Scale of a cosine or face head."})
     head_margin: Any = field(default=None, metadata={"help": "Margin of a face head; three numbers for combined."})
     head_gradient: str = field(default="true", metadata={"help": "true or straight_through."})
+    init_seed: int | None = field(default=None, metadata={"help": "Seed of random weights, if not the training's."})
     shared_head_from: str | None = field(
         default=None, metadata={"help": "Student whose frozen head is trained around."}
     )
@@ -53,7 +57,7 @@ class ModelArguments:
             raise ValueError("give `name_or_path` for trained weights or `backbone` for a new network, not both")
         if self.revision is not None and self.name_or_path is None:
             raise ValueError("`revision` has no effect without `name_or_path`, the Hub id that it belongs to")
-        shape = ("backbone_kwargs", "embedding_size", "projector")
+        shape = ("backbone_kwargs", "embedding_size", "projector", "init_seed")
         given = [name for name in shape if getattr(self, name) is not None]
         if self.name_or_path is not None and given:
             raise ValueError(f"`{given[0]}` has no effect beside `name_or_path`: trained weights have their shape")
@@ -84,6 +88,7 @@ class DataArguments:
             cache needs that.
         skip_corrupt (`bool`): Leave out images that cannot be decoded, with a count, instead of stopping.
         cache_images (`bool`): Keep decoded images in memory.
+        image_cache (`str`, *optional*): Folder to keep them in instead, in files that processes share and later runs find.
         max_train_samples (`int`, *optional*): Use that many training images only.
         max_eval_samples (`int`, *optional*): Likewise for evaluation.
         title (`str`, *optional*): Name of the data set for people, in the model card.
@@ -110,6 +115,7 @@ class DataArguments:
     augmentation_views: int | None = field(default=None, metadata={"help": "Epochs after which it comes again."})
     skip_corrupt: bool = field(default=False, metadata={"help": "Leave out images that cannot be decoded."})
     cache_images: bool = field(default=True, metadata={"help": "Keep decoded images in memory."})
+    image_cache: str | None = field(default=None, metadata={"help": "Folder to keep decoded images in instead."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Use that many training images."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Use that many evaluation images."})
     title: str | None = field(default=None, metadata={"help": "Name of the data set, for the card."})

@@ -172,7 +172,7 @@ def _train_temporary(
     stages: StudentHeadStages, args: DistillationConfig, folder: Path, trainer_kwargs: dict[str, Any]
 ) -> tuple[nn.Module, dict[str, float]]:
     first = _stage(args, folder / TEMPORARY_STUDENT, stages.temporary_method, stages.temporary_epochs)
-    needs_teacher = first.loss_weights.needs_teacher
+    needs_teacher = first.needs_teacher
     trainer = DistillationTrainer(
         stages.new_student(args.seed),
         first,
@@ -195,6 +195,11 @@ def _stage(args: DistillationConfig, folder: Path, method: str, epochs: float | 
             "embedding_weight",
             "contrastive_weight",
             "alpha_th",
+            "companion",
+            "companion_weight",
+            "companion_options",
+            "pretraining_epochs",
+            "pretraining_learning_rate",
         )
     )
     row = get_method(method)
@@ -202,7 +207,7 @@ def _stage(args: DistillationConfig, folder: Path, method: str, epochs: float | 
         own_loss |= {"temperature": None, "kd_scale": None}
     if not row.contrastive:
         own_loss |= {"num_negatives": None, "negatives": None, "contrastive_size": None}
-    if not (row.kd or row.teacher_head or row.embedding or row.contrastive):
+    if not (row.kd or row.teacher_head or row.embedding or row.contrastive or row.companion):
         own_loss |= {"teacher_cache": None, "teacher_cache_dtype": "float32"}
     return replace(
         args,
@@ -211,6 +216,7 @@ def _stage(args: DistillationConfig, folder: Path, method: str, epochs: float | 
         method=method,
         num_train_epochs=epochs or args.num_train_epochs,
         lr_decay_epochs=_scaled(args, epochs),
+        companion_warmup_epochs=0.0,
         student_head="own",
         projector=None,
         teacher_cache_moments=False,

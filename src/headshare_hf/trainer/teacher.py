@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from ..losses import TeacherMoments
 from ..models import embedding_tap, find_classifier
+from .companions import feature_maps
 from .folding import folded_network
 
 
@@ -36,11 +37,13 @@ class TeacherOutput(NamedTuple):
         logits (`torch.Tensor` of shape `(batch_size, num_labels)`, *optional*): The teacher's scores.
         embeddings (`torch.Tensor` of shape `(batch_size, embedding_size)`, *optional*): What its classifier read.
         moments ([`TeacherMoments`], *optional*): All that is left of it where nothing else was stored.
+        maps (`dict[str, Any]`, *optional*): See [`feature_maps`].
     """
 
     logits: torch.Tensor | None
     embeddings: torch.Tensor | None
     moments: TeacherMoments | None = None
+    maps: dict[str, Any] | None = None
 
 
 def input_statistics(processor: Any, model: nn.Module | None = None) -> InputStatistics | None:
@@ -165,6 +168,7 @@ class FrozenTeacher:
             not run their classifier otherwise.
         fold (`bool`, *optional*): See `fold_teacher` of [`DistillationConfig`].
         read_by_layers (`bool`, *optional*, defaults to `False`): Whether layers that learn read its output.
+        with_maps (`bool`, *optional*, defaults to `False`): Whether its feature maps will be used.
     """
 
     def __init__(
@@ -177,6 +181,7 @@ class FrozenTeacher:
         needs_logits: bool = True,
         fold: bool | None = None,
         read_by_layers: bool = False,
+        with_maps: bool = False,
     ) -> None:
         self.model = model.to(device).eval().requires_grad_(False)
         self._dtype = next(model.parameters()).dtype
@@ -187,6 +192,7 @@ class FrozenTeacher:
         self._checked = not needs_embedding
         self._without_head = not needs_logits and self._tap is None
         self._fold = fold
+        self._options: dict[str, Any] = {"output_hidden_states": True} if with_maps else {}
         # Tensors made in inference mode cannot be kept for the gradient of a layer.
         self._without_gradient = torch.no_grad if read_by_layers else torch.inference_mode
         self._network: nn.Module | None = None
@@ -225,13 +231,17 @@ class FrozenTeacher:
 
     def _run(self, network: nn.Module, images: torch.Tensor) -> TeacherOutput:
         if self._without_head:
-            return TeacherOutput(None, cast(Any, network).base_model(images).embeddings)
-        output = network(pixel_values=images)
+            output = cast(Any, network).base_model(images, **self._options)
+            return TeacherOutput(None, output.embeddings, maps=self._maps(output))
+        output = network(pixel_values=images, **self._options)
         embeddings = None
         if self._needs_embedding:
             embeddings = output.embeddings if self._tap is None else self._tap.take()
             self._check_once(output.logits, embeddings)
-        return TeacherOutput(output.logits, embeddings)
+        return TeacherOutput(output.logits, embeddings, maps=self._maps(output))
+
+    def _maps(self, output: Any) -> dict[str, Any] | None:
+        return feature_maps(output) if self._options else None
 
     def _check_once(self, logits: torch.Tensor, embeddings: torch.Tensor) -> None:
         # Reading the result waits for the device, so only the first batch is looked at.

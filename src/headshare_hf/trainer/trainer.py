@@ -1,5 +1,6 @@
 """The trainer: plain training, TH-KD, SH-KD and their relatives on `transformers.Trainer`."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
@@ -13,33 +14,36 @@ from ..losses import (
     ChunkedScores,
     DenseScores,
     DistillationObjective,
+    Features,
     MomentScores,
     ObjectiveInputs,
+    PretrainedCompanionLoss,
     Sampling,
     Scores,
     ShardedScores,
 )
 from ..models import HeadShareForImageClassification, embedding_tap, find_classifier, share_head
-from . import run_folder
 from .auxiliaries import auxiliary_losses
 from .backends import check_backends
-from .caching import CachingTrainer
 from .callbacks import EpochSeedCallback
 from .checks import check_run
 from .config import DistillationConfig
+from .config_checks import MAPS
 from .identity import run_identity
 from .large_heads import check_sharded_heads, uses_chunks
 from .loading import load_teacher
 from .meter import LossMeter
+from .optimizing import OptimizingTrainer
+from .pretraining import pretrain
 from .sharding import prepare_for_sharding
 from .softening import DEFAULT_TEMPERATURE, resolve_softening
 from .split_heads import SplitHead, leave_to_processes, part_of_head
-from .student_module import StudentModule, may_have_margin, trained_module
-from .teacher import FrozenTeacher, InputAdapter, input_statistics, teacher_autocast
+from .student_module import StudentModule, StudentOutput, may_have_margin, trained_module
+from .teacher import FrozenTeacher, InputAdapter, InputStatistics, TeacherOutput, input_statistics, teacher_autocast
 from .teacher_cache import CachedTeacher, TeacherUse, check_cacheable
 
 
-class DistillationTrainer(CachingTrainer):
+class DistillationTrainer(OptimizingTrainer):
     """
     Trains an image classifier, alone or from a teacher, with any method of the table.
 
@@ -71,9 +75,6 @@ class DistillationTrainer(CachingTrainer):
         ValueError: Student, teacher, options or data do not fit together; see [`check_run`].
     """
 
-    # Every part is a mean over its batch, so the Trainer has to divide by the number of accumulated batches.
-    loss_is_scaled_for_ga = False
-
     def __init__(
         self,
         model: nn.Module,
@@ -102,11 +103,15 @@ class DistillationTrainer(CachingTrainer):
         self.meter = LossMeter()
         check_sharded_heads(args)
         self._chunked = uses_chunks(args, model, teacher)
-        trained = trained_module(model, teacher, args, train_dataset, with_logits=not self._chunked)
-        self._auxiliaries = trained.auxiliaries if isinstance(trained, StudentModule) else nn.ModuleDict()
-        self._teacher_part: nn.Module | None = None
         self._head = find_classifier(model) if may_have_margin(model) or self._chunked else None
         self._needs_embedding = args.meets_at_embedding or self._head is not None
+        statistics = input_statistics(processing_class), input_statistics(teacher_processing_class, teacher)
+        adapter = InputAdapter(*statistics) if teacher is not None else InputAdapter(None, None)
+        trained = trained_module(
+            model, teacher, args, train_dataset, adapter, not self._chunked, self._needs_embedding
+        )
+        self._auxiliaries = trained.auxiliaries if isinstance(trained, StudentModule) else nn.ModuleDict()
+        self._teacher_part: nn.Module | None = None
         self._tap = embedding_tap(model) if trained is model and self._needs_embedding else None
         kwargs.setdefault("data_collator", collate)
         super().__init__(
@@ -124,7 +129,7 @@ class DistillationTrainer(CachingTrainer):
         self.label_names = ["labels"]
         self.add_callback(EpochSeedCallback())
         self._watch(verifier, model, train_dataset)
-        self.teacher = self._freeze_teacher(teacher, processing_class, teacher_processing_class)
+        self.teacher = None if teacher is None else self._freeze_teacher(teacher, adapter, statistics)
         # A CPU takes the layout from the images alone, so that the weights stay as the user has them.
         if args.channels_last and args.device.type != "cpu":
             nn.ModuleList(filter(None, (trained, teacher))).to(memory_format=torch.channels_last)
@@ -155,24 +160,26 @@ class DistillationTrainer(CachingTrainer):
                 whole.cpu()
 
     def _freeze_teacher(
-        self, teacher: nn.Module | None, processor: Any, teacher_processor: Any
-    ) -> FrozenTeacher | CachedTeacher | None:
-        if teacher is None:
-            return None
-        statistics = input_statistics(processor), input_statistics(teacher_processor, teacher)
+        self,
+        teacher: nn.Module,
+        adapter: InputAdapter,
+        statistics: tuple[InputStatistics | None, InputStatistics | None],
+    ) -> FrozenTeacher | CachedTeacher:
+        args = self.args
         half = next(teacher.parameters()).dtype != torch.float32
-        if half and self.args.teacher_precision == "float32":
+        if half and args.teacher_precision == "float32":
             raise ValueError("`teacher_precision` is 'float32', but the teacher's weights are not; load it in float32")
-        autocast = teacher_autocast(self.args.teacher_precision, self.args.device, self.accelerator.autocast)
-        needs_embedding = self.args.meets_at_embedding or self.args.kd_scale is not None or self._chunked
-        options = InputAdapter(*statistics), autocast, needs_embedding, not self._chunked, self.args.fold_teacher
-        frozen = partial(FrozenTeacher, teacher, self.args.device, *options, read_by_layers=len(self._auxiliaries) > 0)
-        if self.args.teacher_cache is None:
+        autocast = teacher_autocast(args.teacher_precision, args.device, self.accelerator.autocast)
+        needs_embedding = args.meets_at_embedding or args.kd_scale is not None or self._chunked
+        reads = needs_embedding, not self._chunked, args.fold_teacher, len(self._auxiliaries) > 0
+        with_maps = bool(args.teacher_reads & MAPS)
+        frozen = partial(FrozenTeacher, teacher, args.device, adapter, autocast, *reads, with_maps=with_maps)
+        if args.teacher_cache is None:
             return frozen()
         check_cacheable(self.train_dataset, self.data_collator)
-        reads_embedding = self._chunked or self.args.loss_weights.needs_teacher_embedding
-        use = TeacherUse(needs_embedding, not self._chunked, reads_embedding, self._moments_at(teacher))
-        return CachedTeacher(teacher, frozen, statistics, self.args.device, autocast, use)
+        compares = args.loss_weights.needs_teacher_embedding or "embeddings" in args.teacher_reads
+        use = TeacherUse(needs_embedding, not self._chunked, self._chunked or compares, self._moments_at(teacher))
+        return CachedTeacher(teacher, frozen, statistics, args.device, autocast, use)
 
     def _moments_at(self, teacher: nn.Module) -> float | None:
         if not self.args.teacher_cache_moments:
@@ -184,7 +191,23 @@ class DistillationTrainer(CachingTrainer):
             )
         return self.objective.temperature_of(find_classifier(teacher))
 
+    def _before_first_step(self) -> float:
+        companion = self.auxiliaries.get("companion")
+        if isinstance(companion, PretrainedCompanionLoss) and not companion.pretrained:
+            return pretrain(self)
+        return super()._before_first_step()
+
     # Training step
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """0: transformers would walk over all layers at every step for 6 · parameters · pixels, the count of no CNN."""
+        return 0
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        # For the log alone transformers takes the norm at every step, and multiplies all gradients by 1 for it.
+        step, every = self.state.global_step + 1, self.args.logging_strategy
+        unlogged = every == "no" or (every == "steps" and step % self.state.logging_steps and step > 1)
+        return None if grad_norm is None and unlogged else super()._get_grad_norm(model, grad_norm)
 
     def compute_loss(
         self,
@@ -195,15 +218,18 @@ class DistillationTrainer(CachingTrainer):
     ) -> Any:
         """The weighted sum of the loss parts, each a mean over the batch. See `transformers.Trainer.compute_loss`."""
         pixel_values = self._in_layout(inputs["pixel_values"])
-        logits, own, shared = self._run_student(model, pixel_values)
-        batch = ObjectiveInputs(inputs["labels"], own=self._scores(logits, self._head, own), embeddings=shared)
+        output = self._run_student(model, pixel_values)
+        own = self._scores(output.logits, self._head, output.embeddings)
+        batch = ObjectiveInputs(inputs["labels"], own=own, embeddings=output.shared)
         if self.teacher is not None:
-            self._ask_teacher(self.teacher, pixel_values, inputs, batch)
-            batch.auxiliary = auxiliary_losses(self._auxiliaries, own, batch.teacher_embeddings, inputs)
+            seen = self._ask_teacher(self.teacher, pixel_values, inputs, batch)
+            sides = _features(output), _features(seen, self.teacher.head)
+            batch.auxiliary = auxiliary_losses(self._auxiliaries, self.objective.weights, *sides, inputs)
+            batch.companion_share = self._companion_share()
         parts = self.objective(batch)
         if model.training:
             self.meter.add(parts, self.state.global_step + 1)
-        return (parts["loss"], {"logits": logits}) if return_outputs else parts["loss"]
+        return (parts["loss"], {"logits": output.logits}) if return_outputs else parts["loss"]
 
     def _ask_teacher(
         self,
@@ -211,8 +237,9 @@ class DistillationTrainer(CachingTrainer):
         pixel_values: torch.Tensor,
         inputs: dict[str, torch.Tensor],
         batch: ObjectiveInputs,
-    ) -> None:
-        """Adds to `batch` what the method wants of the teacher."""
+    ) -> TeacherOutput:
+        """Adds to `batch` what the method wants of the teacher, and returns what the teacher has seen."""
+        seen = TeacherOutput(None, None)
         if self.objective.weights.needs_teacher_forward:
             seen = teacher(pixel_values, inputs)
             head = self._teacher_head(teacher)
@@ -226,6 +253,12 @@ class DistillationTrainer(CachingTrainer):
             shared = cast(torch.Tensor, batch.embeddings)
             logits = None if self._chunked else teacher.head(shared)
             batch.teacher_head = self._scores(logits, self._teacher_head(teacher), shared)
+        return seen
+
+    def _companion_share(self) -> float:
+        """Share of the companion's weight in the present epoch, which is counted from 1."""
+        epochs = self.args.companion_warmup_epochs
+        return min(1.0, (math.floor(self.state.epoch or 0) + 1) / epochs) if epochs else 1.0
 
     def _teacher_head(self, teacher: FrozenTeacher | CachedTeacher) -> Any:
         return teacher.shared_classifier if self._teacher_part is None else self._teacher_part
@@ -238,48 +271,7 @@ class DistillationTrainer(CachingTrainer):
             return ChunkedScores(head, embeddings, sampling)
         return ShardedScores(head, self._split_head.start, embeddings, sampling)
 
-    # Optimizer
 
-    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Names of the parameters that weight decay acts on; see `decay_norm_and_bias`."""
-        if self.args.decay_norm_and_bias:
-            return [name for name, _ in model.named_parameters()]
-        return super().get_decay_parameter_names(model)
-
-    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """The schedule of `lr_decay_epochs` where that is set, and otherwise that of `lr_scheduler_type`."""
-        if self.lr_scheduler is None and self.args.lr_decay_epochs is not None:
-            per_epoch = num_training_steps / self.args.num_train_epochs
-            milestones = [round(epoch * per_epoch) for epoch in self.args.lr_decay_epochs]
-            rate = self.args.lr_decay_rate
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-                cast(torch.optim.Optimizer, optimizer or self.optimizer),
-                lambda step: rate ** sum(step >= milestone for milestone in milestones),
-            )
-            self._created_lr_scheduler = True
-        return super().create_scheduler(num_training_steps, optimizer)
-
-    # Logging
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the mean of every loss part since the last log, as `loss_<part>`, to the training logs."""
-        if "loss" in logs and self.meter.count:
-            logs.update(self._read_meter())
-        super().log(logs, start_time)
-
-    def _read_meter(self) -> dict[str, float]:
-        self._check_finite()
-        means = self.accelerator.reduce(self.meter.sums() / self.meter.count, reduction="mean").tolist()
-        self.meter.reset()
-        return {f"loss_{name}": mean for name, mean in zip(self.meter.names, means, strict=True) if name != "loss"}
-
-    def _check_finite(self) -> None:
-        if not self.meter.names:
-            return
-        first_bad = self.meter.first_bad()
-        if self.args.world_size > 1:
-            # accelerate's `reduce` has no minimum.
-            torch.distributed.all_reduce(first_bad, op=torch.distributed.ReduceOp.MIN)
-        kept = run_folder.last_checkpoint(self.folder)
-        remedy = f"Lower the learning rate or use float32; last good checkpoint: {kept or 'none yet'}"
-        self.meter.check(first_bad, remedy)
+def _features(output: StudentOutput | TeacherOutput, head: Any = None) -> Features:
+    """What the auxiliary losses read of a student or a teacher."""
+    return Features(**(output.maps or {}), embeddings=output.embeddings, logits=output.logits, head=head)

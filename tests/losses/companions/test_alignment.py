@@ -101,5 +101,7 @@ def test_unit_vectors_of_nothing_are_nothing():
 
 def test_shapes_are_those_of_one_image():
     shapes = draw_features(3, 1).shapes()
-    assert shapes == FeatureShapes(((3, 6, 6), (4, 6, 6), (5, 3, 3)), ((3, 6, 6), (4, 6, 6), (5, 3, 3)), 5, 7)
+    assert shapes == FeatureShapes(
+        ((3, 6, 6), (4, 6, 6), (5, 3, 3)), ((3, 6, 6), (4, 6, 6), (5, 3, 3)), 5, 7, (5, 3, 3)
+    )
     assert Features().shapes() == FeatureShapes()

@@ -46,11 +46,9 @@ def test_simkd_reads_the_map_that_its_projector_makes():
     teacher = draw_features(4, 2)
     projector = MapProjector(in_channels=9, out_channels=5)
     projected = projector(torch.randn(4, 9, 3, 3))
-    student = Features(hidden_states=(torch.randn(4, 9, 3, 3), projected))
+    student = Features(final_map=projected)
     loss = SimKDLoss(student.shapes(), teacher.shapes())(student, teacher)
-    assert loss.item() == pytest.approx(
-        float((projected - teacher.hidden_states[-1]).detach().square().mean()), rel=1e-6
-    )
+    assert loss.item() == pytest.approx(float((projected - teacher.final_map).detach().square().mean()), rel=1e-6)
     loss.backward()
     assert all(parameter.grad is not None for parameter in projector.parameters())
 

@@ -26,12 +26,13 @@ from .similarity import SimilarityLoss
 from .simkd import SimKDLoss
 from .srrl import SRRLLoss
 from .standardization import StandardizedKDLoss, standardize
-from .table import COMPANIONS, PUBLISHED_BATCH_SIZE, Companion
+from .table import COMPANIONS, PRETRAINING_EPOCHS, PUBLISHED_BATCH_SIZE, Companion
 from .vid import VIDLoss
 
 
 __all__ = [
     "COMPANIONS",
+    "PRETRAINING_EPOCHS",
     "PUBLISHED_BATCH_SIZE",
     "AdaDistillLoss",
     "AttentionLoss",

@@ -13,6 +13,7 @@ _MAPS = ("hidden_states", "pre_activations")
 _KINDS = {
     "hidden_states": "feature maps",
     "pre_activations": "feature maps before their activation",
+    "final_map": "a feature map whose mean is the embedding",
     "embeddings": "embeddings",
     "logits": "logits",
     "head": "a classifier that can be shared",
@@ -20,6 +21,7 @@ _KINDS = {
 _REMEDIES = {
     "hidden_states": "take a backbone with stages (resnet8x4, wrn_16_2, ...) or a loss on embeddings or logits",
     "pre_activations": "take one of this package's own backbones or a loss on hidden states, embeddings or logits",
+    "final_map": "take a network with global average pooling (resnet, wrn, vgg, ...)",
     "embeddings": "take a network whose classifier is one linear layer, or a loss on logits",
     "logits": "take a network with a classifier",
     "head": "take a teacher whose classifier is one linear layer, or a loss that does not share it",
@@ -151,8 +153,8 @@ def _check_shapes(loss: CompanionLoss, side: str, shapes: FeatureShapes, needs: 
         found = getattr(shapes, field)
         if not found:
             raise ValueError(_missing(loss, side, field, "has none"))
-        if field in _MAPS and any(len(shape) != 3 for shape in found):
-            shape = next(shape for shape in found if len(shape) != 3)
+        maps = found if field in _MAPS else (found,) if field == "final_map" else ()
+        for shape in (shape for shape in maps if len(shape) != 3):
             raise ValueError(
                 _missing(loss, side, field, f"returns hidden states of shape {shape}, no (channels, h, w)")
             )

@@ -22,12 +22,14 @@ class FeatureShapes:
         pre_activations (`tuple[tuple[int, ...], ...]`, *optional*): Likewise.
         embeddings (`int`, *optional*): Width of the embedding.
         logits (`int`, *optional*): Number of classes.
+        final_map (`tuple[int, ...]`, *optional*): Channels, height and width of the map that is pooled.
     """
 
     hidden_states: tuple[Shape, ...] | None = None
     pre_activations: tuple[Shape, ...] | None = None
     embeddings: int | None = None
     logits: int | None = None
+    final_map: Shape | None = None
 
     @property
     def maps(self) -> tuple[MapShape, ...]:
@@ -64,6 +66,9 @@ class Features:
         logits (`torch.Tensor` of shape `(batch_size, num_labels)`, *optional*): What it gives.
         head (`Callable`, *optional*):
             Of a teacher, its frozen classifier: maps anybody's embeddings to logits and lets gradients pass through.
+        final_map (`torch.Tensor` of shape `(batch_size, channels, height, width)`, *optional*):
+            The map whose mean over all positions the embedding is. Often the last of `hidden_states`, but that of a WRN
+            goes through one more normalisation.
     """
 
     hidden_states: Sequence[torch.Tensor] | None = None
@@ -71,6 +76,7 @@ class Features:
     embeddings: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     head: Callable[[torch.Tensor], torch.Tensor] | None = None
+    final_map: torch.Tensor | None = None
 
     def shapes(self) -> FeatureShapes:
         """The shapes, from which a [`CompanionLoss`] is built."""
@@ -81,6 +87,7 @@ class Features:
             pre_activations=_map_shapes(self.pre_activations) if told else None,
             embeddings=None if self.embeddings is None else self.embeddings.shape[1],
             logits=None if self.logits is None else self.logits.shape[1],
+            final_map=None if self.final_map is None else tuple(self.final_map.shape[1:]),
         )
 
 
@@ -97,6 +104,7 @@ class NeededFeatures:
     embeddings: torch.Tensor
     logits: torch.Tensor
     head: Callable[[torch.Tensor], torch.Tensor]
+    final_map: torch.Tensor
 
     def __init__(self, **fields: Any) -> None:
         self.__dict__.update(fields)

@@ -1,11 +1,13 @@
 """SimKD: the student's last map is the teacher's, and is read by the teacher's classifier."""
 
+from typing import cast
+
 import torch
 from torch.nn import functional as F
 
 from .arithmetic import pool_alike
 from .base import CompanionLoss
-from .features import FeatureShapes, NeededFeatures
+from .features import FeatureShapes, MapShape, NeededFeatures
 
 
 class SimKDLoss(CompanionLoss):
@@ -17,8 +19,8 @@ class SimKDLoss(CompanionLoss):
     learns from the teacher's features only, with neither labels nor logits, and the projector in front of the
     classifier is part of the published student.
 
-    The student therefore ends its `hidden_states` with the projected map and pools that into its embedding. Where the
-    sizes of the maps still differ, the larger one is averaged down.
+    The student's `final_map` is therefore the projected one, whose mean is its embedding. Where the sizes of the maps
+    still differ, the larger one is averaged down.
 
     Args:
         student, teacher: See [`CompanionLoss`].
@@ -28,12 +30,12 @@ class SimKDLoss(CompanionLoss):
             into its embedding, which the first batch shows.
     """
 
-    student_needs = ("hidden_states",)
-    teacher_needs = ("hidden_states", "embeddings")
+    student_needs = ("final_map",)
+    teacher_needs = ("final_map", "embeddings")
 
     def __init__(self, student: FeatureShapes, teacher: FeatureShapes) -> None:
         super().__init__(student, teacher)
-        own, other = student.maps[-1][0], teacher.maps[-1][0]
+        own, other = (cast(MapShape, side.final_map)[0] for side in (student, teacher))
         if own != other:
             raise ValueError(
                 f"the student's last map has {own} channels and the teacher's {other}; give the student a map projector "
@@ -44,14 +46,14 @@ class SimKDLoss(CompanionLoss):
     def compute(self, student: NeededFeatures, teacher: NeededFeatures, labels: torch.Tensor) -> torch.Tensor:
         """See [`CompanionLoss.compute`]."""
         self._check_once(teacher)
-        return F.mse_loss(*pool_alike(student.hidden_states[-1], teacher.hidden_states[-1]))
+        return F.mse_loss(*pool_alike(student.final_map, teacher.final_map))
 
     def _check_once(self, teacher: NeededFeatures) -> None:
         # Reading the result waits for the device, so only the first batch is looked at.
-        if not self._checked and not _is_pooled(teacher.embeddings, teacher.hidden_states[-1]):
+        if not self._checked and not _is_pooled(teacher.embeddings, teacher.final_map):
             raise ValueError(
                 "the mean of the teacher's last map is not its embedding, so that a classifier which is trained on the "
-                "one does not read the other; take a teacher with global average pooling (resnet, wrn, vgg)"
+                "one does not read the other; take a teacher with global average pooling (resnet, wrn, vgg, ...)"
             )
         self._checked = True
 

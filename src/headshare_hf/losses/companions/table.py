@@ -26,6 +26,8 @@ from .vid import VIDLoss
 
 # Images a step of the recipes for CIFAR-100 that the published weights belong to.
 PUBLISHED_BATCH_SIZE = 64
+# Of a stage before the training proper: `init_epochs` of RepDistiller's scripts.
+PRETRAINING_EPOCHS = 30.0
 
 _SCRIPTS = "scripts of the authors' code, Alibaba-MIIL/HeadSharingKD, as in RepDistiller"
 

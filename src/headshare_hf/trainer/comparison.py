@@ -1,0 +1,278 @@
+"""A comparison of methods: one file says networks, images, schedule, methods and seeds, and this is what it means."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .comparison_checks import check_names, check_training, field_names, nearest
+from .recipe_arguments import build_recipe, build_section, read_recipe
+from .recipe_sections import DataArguments, ModelArguments
+
+
+TEACHER = "teacher"
+# Rows of teachers that were trained around the frozen head of another row's student.
+AROUND = "teacher_around_"
+# The last student of SH-KD is a new one: with the seed of the temporary student it would start as that did.
+_NEW_STUDENT = 10_000
+# Common options that a row without a teacher has no use for, and would refuse.
+_TEACHER_OPTIONS = ("teacher_cache", "teacher_cache_dtype", "teacher_precision", "temperature", "kd_scale")
+# Of a row, beside the fields of section `training`.
+_ROW_FIELDS = ("student", "temporary_student")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """
+    One training: a row of the table and a seed.
+
+    Attributes:
+        row (`str`): Name of the row, or `"teacher"`.
+        seed (`int`): Of the training.
+        sections (`Mapping[str, dict]`): Of its recipe, see [`build_recipe`].
+        needs (`tuple[str, ...]`): Names of the cells whose networks it takes.
+    """
+
+    row: str
+    seed: int
+    sections: Mapping[str, dict[str, Any]]
+    needs: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return cell_name(self.row, self.seed)
+
+
+def is_teacher(row: str) -> bool:
+    """Whether a row is a teacher: the ordinary one, or one around a student's head."""
+    return row == TEACHER or row.startswith(AROUND)
+
+
+def cell_name(row: str, seed: int) -> str:
+    """Folder of a cell below that of the comparison."""
+    return f"{row}/seed_{seed}"
+
+
+@dataclass
+class Comparison:
+    """
+    What a comparison file says.
+
+    Attributes:
+        data (`dict`): Section `data` of a recipe. Its evaluation images choose the best epoch.
+        student (`dict`): Section `student` of a recipe, a new network.
+        teacher (`dict`): Likewise, trained once from `teacher_seed`; or `name_or_path` of trained weights.
+        training (`dict`): Section `training`, common to all rows.
+        methods (`dict[str, dict]`):
+            By the name of its row, the fields of section `training` that make the method: `method` itself and its
+            weights. Also `student`, fields that replace those of the common section; and for SH-KD
+            `temporary_student`, the row whose student of the same seed is the temporary one. The teacher around its head
+            is a cell of its own, which several rows share.
+        baseline (`str`): The row that others are compared with.
+        seeds (`list[int]`): Of the students. Rows share their data order seed by seed.
+        test_split (`str`): Split that is reported and chooses nothing.
+        teacher_training (`dict`): Replaces fields of `training` for teachers.
+        teacher_seed (`int`): Of the teacher.
+        title (`str`, *optional*): For people.
+        published (`dict[str, float]`): By row, test accuracies in per cent of somebody else, shown beside these.
+        published_source (`str`, *optional*): Whose.
+
+    Raises:
+        ValueError: A row or field is unknown, contradicts another one, or the test images would choose something.
+    """
+
+    data: dict[str, Any]
+    student: dict[str, Any]
+    teacher: dict[str, Any]
+    training: dict[str, Any]
+    methods: dict[str, dict[str, Any]]
+    baseline: str
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    test_split: str = "test"
+    teacher_training: dict[str, Any] = field(default_factory=dict)
+    teacher_seed: int = 0
+    title: str | None = None
+    published: dict[str, float] = field(default_factory=dict)
+    published_source: str | None = None
+
+    def __post_init__(self) -> None:
+        check_names("data", self.data, field_names(DataArguments))
+        for section in ("student", "teacher"):
+            check_names(section, getattr(self, section), field_names(ModelArguments))
+        for section in ("training", "teacher_training"):
+            check_training(section, getattr(self, section))
+        for row, content in self.methods.items():
+            self._check_row(row, content)
+        if self.baseline not in self.methods:
+            raise ValueError(f"`baseline` is {self.baseline!r}{nearest(self.baseline, self.methods)}")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"`seeds` is {self.seeds}; it must be different numbers, at least one")
+        self._check_split()
+        check_names("published", self.published, list(self.methods))
+        if bool(self.published) != bool(self.published_source):
+            raise ValueError("`published` and `published_source` go together: say whose numbers they are")
+
+    def _check_row(self, row: str, content: dict[str, Any]) -> None:
+        if row == TEACHER or row.startswith(AROUND) or set(row) & set("/@"):
+            raise ValueError(f"a row cannot be called {row!r}; rename it")
+        check_training(f"methods.{row}", content, _ROW_FIELDS)
+        check_names(f"methods.{row}.student", content.get("student", {}), field_names(ModelArguments))
+        temporary = content.get("temporary_student")
+        if temporary is not None and temporary not in self.methods:
+            raise ValueError(
+                f"`methods.{row}.temporary_student` is {temporary!r}, which is no row{nearest(temporary, self.methods)}"
+            )
+
+    def _check_split(self) -> None:
+        chooses = build_section("data", self.data)
+        if not chooses.validation_fraction and chooses.eval_split in (None, self.test_split):
+            raise ValueError(
+                "the best epoch is chosen by other images than those of `test_split`: set `data.validation_fraction`, or "
+                "`data.eval_split` to a split for validation"
+            )
+
+    def cells(self, output: Path, rows: Sequence[str] | None = None, seeds: Sequence[int] | None = None) -> list[Cell]:
+        """
+        All trainings, those that others need before them.
+
+        Args:
+            output (`Path`): Folder of the comparison.
+            rows (`Sequence[str]`, *optional*): These rows, and what they need. Default: all.
+            seeds (`Sequence[int]`, *optional*): These seeds only. Default: all.
+
+        Raises:
+            ValueError: There is no such row, or a row needs itself.
+        """
+        found: dict[str, Cell] = {}
+        for row in rows or self.methods:
+            if row not in self.methods:
+                raise ValueError(f"there is no row {row!r}{nearest(row, self.methods)}")
+        for seed in seeds if seeds is not None else self.seeds:
+            for row in rows or self.methods:
+                self._add(row, seed, output, found, ())
+        return list(found.values())
+
+    def _add(self, row: str, seed: int, output: Path, found: dict[str, Cell], above: tuple[str, ...]) -> Cell:
+        if row in above:
+            raise ValueError(f"rows {' -> '.join([*above, row])} need each other as `temporary_student`")
+        try:
+            cell = self._make(row, seed, output)
+        except ValueError as error:
+            raise ValueError(f"row {row!r}: {error}") from error
+        for needed in cell.needs:
+            name, _, number = needed.rpartition("/seed_")
+            self._add(name, int(number), output, found, (*above, row))
+        return found.setdefault(cell.name, cell)
+
+    @property
+    def teacher_name(self) -> str | None:
+        """The cell of the teacher, or `None` where its weights are given."""
+        return None if "name_or_path" in self.teacher else cell_name(TEACHER, self.teacher_seed)
+
+    def teacher_path(self, output: Path) -> str:
+        """
+        Where the weights of the teacher are.
+
+        Args:
+            output (`Path`): Folder of the comparison.
+        """
+        return self.teacher["name_or_path"] if self.teacher_name is None else str(output / self.teacher_name)
+
+    def _make(self, row: str, seed: int, output: Path) -> Cell:
+        if row == TEACHER:
+            return self._teacher_cell(row, self.teacher_seed, {}, output)
+        if row.startswith(AROUND):
+            temporary = cell_name(row.removeprefix(AROUND), seed)
+            return self._teacher_cell(row, seed, {"shared_head_from": str(output / temporary)}, output, (temporary,))
+        return self._student_cell(row, seed, output)
+
+    def _teacher_cell(
+        self, row: str, seed: int, head: dict[str, Any], output: Path, needs: tuple[str, ...] = ()
+    ) -> Cell:
+        training = {**self.training, **self.teacher_training, "method": "plain"}
+        # It asks no teacher about anything.
+        training = {name: value for name, value in training.items() if name not in _TEACHER_OPTIONS}
+        return self._finished(row, seed, {"student": {**self.teacher, **head}}, training, output, needs)
+
+    def _student_cell(self, row: str, seed: int, output: Path) -> Cell:
+        content = self.methods[row]
+        options = {name: value for name, value in content.items() if name not in _ROW_FIELDS}
+        sections: dict[str, dict[str, Any]] = {"student": {**self.student, **content.get("student", {})}}
+        # Also where it teaches nothing: every student is compared with it.
+        needs = () if self.teacher_name is None else (self.teacher_name,)
+        temporary = content.get("temporary_student")
+        if temporary is not None:
+            around = cell_name(AROUND + temporary, seed)
+            needs = (*needs, around)
+            sections["student"]["init_seed"] = seed + _NEW_STUDENT
+            sections["teacher"] = {"name_or_path": str(output / around)}
+        elif self._asks_teacher(options):
+            sections["teacher"] = {"name_or_path": self.teacher_path(output)}
+        else:
+            options = {**dict.fromkeys(_TEACHER_OPTIONS), **options}
+        return self._finished(row, seed, sections, {**self.training, **options}, output, needs)
+
+    def _finished(
+        self,
+        row: str,
+        seed: int,
+        sections: dict[str, dict[str, Any]],
+        training: dict[str, Any],
+        output: Path,
+        needs: tuple[str, ...] = (),
+    ) -> Cell:
+        kept = {name: value for name, value in training.items() if value is not None}
+        own = {
+            "output_dir": str(output / cell_name(row, seed)),
+            "seed": seed,
+            "eval_strategy": "epoch",
+            "save_strategy": "epoch",
+            # The last one and the best one.
+            "save_total_limit": 2,
+            "metric_for_best_model": "accuracy",
+            "report_to": "none",
+        }
+        return Cell(row, seed, {**sections, "data": self.data, "training": {**kept, **own}}, needs)
+
+    def _asks_teacher(self, options: dict[str, Any]) -> bool:
+        common = {name: value for name, value in self.training.items() if name not in _TEACHER_OPTIONS}
+        args = build_section("training", {"output_dir": "unused", **common, **options})
+        return args.loss_weights.needs_teacher or args.student_head != "own"
+
+
+def read_comparison(path: Path, overrides: Mapping[tuple[str, str], Any] | None = None) -> Comparison:
+    """
+    Reads a comparison file.
+
+    Args:
+        path (`Path`): YAML or JSON; it may name another one under `extends`.
+        overrides (`Mapping[tuple[str, str], Any]`, *optional*): Values of single fields by section and name.
+
+    Raises:
+        ValueError: Names the file, section or field that is wrong, and the nearest right name.
+    """
+    content = read_recipe(path)
+    for (section, name), value in (overrides or {}).items():
+        content.setdefault(section, {})[name] = value
+    check_names(str(path), content, field_names(Comparison))
+    missing = [
+        name for name in ("data", "student", "teacher", "training", "methods", "baseline") if name not in content
+    ]
+    if missing:
+        raise ValueError(f"{path} has no `{missing[0]}`, which a comparison needs")
+    return Comparison(**content)
+
+
+def check_recipes(cells: Sequence[Cell]) -> None:
+    """
+    Builds every recipe before any training, so that a wrong value in the last row does not show after hours.
+
+    Raises:
+        ValueError: As [`build_recipe`], with the name of the row.
+    """
+    for cell in cells:
+        try:
+            build_recipe(dict(cell.sections))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"row {cell.row!r}: {error}") from error

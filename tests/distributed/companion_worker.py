@@ -1,0 +1,43 @@
+"""What every process of a test of companion losses runs: short distillations, and a record of their losses."""
+
+import json
+import sys
+from pathlib import Path
+
+from safetensors.torch import save_file
+from toys import ToyImages, arguments, losses, resnet
+
+from headshare_hf import DistillationTrainer
+
+
+# Layer norms alone, so that half a batch is computed as in the whole one.
+SHAPE = {"backbone_kwargs": {"img_size": 16}, "image_size": 16}
+RUNS = {
+    "th_vid": {},
+    "adadistill": {"head_type": "arcface", "head_scale": 16.0},
+    # A first stage, in which the student's last layers get no gradient.
+    "fsp": {},
+}
+
+
+def main(folder: Path, batch: int) -> None:
+    report = {}
+    for method, head in RUNS.items():
+        stage = {"pretraining_epochs": 1.0, "pretraining_learning_rate": 1e-3} if method == "fsp" else {}
+        args = arguments(folder / method, method=method, per_device_train_batch_size=batch, **stage)
+        student, teacher = (resnet("timm/test_vit", seed=seed, **SHAPE, **head) for seed in (1, 2))
+        trainer = DistillationTrainer(student, args, teacher=teacher, train_dataset=ToyImages(64))
+        trainer.train()
+        report[method] = losses(trainer)
+        if stage:
+            state = json.loads((folder / method / "pretraining" / "checkpoint-4" / "trainer_state.json").read_text())
+            report["stage"] = [row["loss"] for row in state["log_history"] if "loss" in row]
+        module = trainer.accelerator.unwrap_model(trainer.model)
+        tensors = {name: value.contiguous() for name, value in module.state_dict().items()}
+        save_file(tensors, folder / f"{method}_{trainer.args.process_index}.safetensors")
+    (folder / f"report_{trainer.args.process_index}.json").write_text(json.dumps(report))
+    trainer.accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

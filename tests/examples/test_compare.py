@@ -1,0 +1,125 @@
+"""A comparison as a user starts it: trained, cut, gone on with, added to."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """
+title: Two rows
+data: {name: DATA, image_size: 16, augmentation: crop_white, validation_fraction: 0.2, max_train_samples: 300}
+student: {backbone: resnet8}
+teacher: {backbone: resnet14}
+training:
+  {num_train_epochs: 2, per_device_train_batch_size: 64, per_device_eval_batch_size: 256, use_cpu: true, disable_tqdm: true}
+baseline: kd
+seeds: [0]
+methods:
+  kd: {method: kd}
+  sh_kd: {method: sh_kd, temporary_student: kd}
+"""
+
+
+def _command(folder, *options):
+    return [
+        sys.executable,
+        "examples/compare.py",
+        "--config",
+        str(folder / "c.yaml"),
+        "--output",
+        str(folder / "out"),
+        *options,
+    ]
+
+
+def _run(folder, *options, check=True):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(_command(folder, *options), cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert not check or done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("comparison")
+    (place / "c.yaml").write_text(CONFIG.replace("DATA", str(ROOT / "examples/data/omniglot-8alphabets")))
+    return place
+
+
+@pytest.fixture(scope="module")
+def first(folder):
+    """A comparison that was killed in its first cells, and then brought to its end."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    process = subprocess.Popen(
+        _command(folder, "--rows", "kd", "sh_kd", "--jobs", "2"),
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    done, deadline = folder / "out" / "teacher" / "seed_0" / "cell.json", time.monotonic() + 120
+    while not done.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert done.exists()
+    os.killpg(process.pid, 9)
+    process.wait()
+    before = done.stat().st_mtime_ns
+    result = _run(folder, "--jobs", "2")
+    assert done.stat().st_mtime_ns == before
+    return result
+
+
+def _results(folder):
+    return json.loads((folder / "out" / "results.json").read_text())
+
+
+@pytest.mark.slow
+def test_a_killed_comparison_ends_with_a_table_and_plots(folder, first):
+    cells = _results(folder)["cells"]
+    assert set(cells) == {"teacher", "teacher_around_kd", "kd", "sh_kd"}
+    for row in cells.values():
+        cell = row["seeds"]["0"]
+        assert 0 <= cell["last"]["accuracy"] <= 1 and cell["best"]["epoch"] in (1.0, 2.0) and len(cell["curve"]) == 2
+        best = max(accuracy for _, accuracy in cell["curve"])
+        assert cell["best"]["validation_accuracy"] == best
+        assert cell["cost"]["peak_memory_mib"] > 50 and cell["cost"]["train_seconds"] > 0
+    student = cells["sh_kd"]["seeds"]["0"]["last"]
+    # Its own teacher is another one than that with which all rows are compared.
+    assert student["own_teacher"]["num_images"] == student["num_images"] == 1210
+    assert student["own_teacher"]["cka"] != student["cka"]
+    assert "| sh_kd | 1 |" in first.stdout and str(folder) not in (folder / "out" / "results.json").read_text()
+    assert (folder / "out" / "report" / "accuracy.png").stat().st_size > 10_000
+    # What the cells themselves print is kept with them.
+    assert "train_runtime" in (folder / "out" / "kd" / "seed_0" / "log.txt").read_text()
+
+
+@pytest.mark.slow
+def test_rows_are_added_and_a_failing_one_takes_no_other_with_it(folder, first):
+    text = (folder / "c.yaml").read_text()
+    late = "  broken: {method: crd, num_negatives: 5000}\n  alone: {method: plain}\n"
+    (folder / "c.yaml").write_text(text + late)
+    done = _run(folder, "--rows", "broken", "alone", "--jobs", "2", check=False)
+    (folder / "c.yaml").write_text(text)
+    assert done.returncode == 1
+    assert "broken/seed_0: ValueError: `num_negatives` is 5000" in done.stderr and "log.txt" in done.stderr
+    assert set(_results(folder)["cells"]) == {"teacher", "teacher_around_kd", "kd", "sh_kd", "alone"}
+
+
+def test_nothing_is_trained_for_a_report_or_with_other_options(folder, first, capsys):
+    main = runpy.run_path(str(ROOT / "examples" / "compare.py"))["main"]
+    options = _command(folder)[2:]
+    main([*options, "--report"])
+    printed = capsys.readouterr().out
+    assert printed.count("| kd | 1 |") == 1 and "[1/" not in printed
+    with pytest.raises(ValueError, match="holds another comparison: `training`"):
+        main([*options, "--training.num_train_epochs", "3"])
+    with pytest.raises(SystemExit, match="--jobs is 0; it must be at least 1"):
+        main([*options, "--jobs", "0"])

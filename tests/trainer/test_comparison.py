@@ -1,0 +1,145 @@
+"""What a comparison file means: its cells, their recipes, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from headshare_hf.trainer.comparison import AROUND, check_recipes, read_comparison
+from headshare_hf.trainer.recipe_arguments import build_recipe
+
+
+CONTENT = {
+    "data": {"name": "images", "validation_fraction": 0.25},
+    "student": {"backbone": "resnet8"},
+    "teacher": {"backbone": "resnet14"},
+    "training": {"num_train_epochs": 2, "temperature": 3.0, "learning_rate": 0.1},
+    "teacher_training": {"num_train_epochs": 4},
+    "baseline": "kd",
+    "seeds": [0, 1],
+    "methods": {
+        "alone": {"method": "plain"},
+        "kd": {"method": "kd"},
+        "coupled": {"method": "th_kd_coupled", "alpha_th": 0.25, "student": {"embedding_size": 32}},
+        "sh": {"method": "sh_kd", "temporary_student": "kd", "student_head": "teacher_frozen"},
+    },
+}
+
+
+def _read(tmp_path, overrides=None, **changes):
+    content = {name: value for name, value in {**CONTENT, **changes}.items() if value is not None}
+    (tmp_path / "comparison.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return read_comparison(tmp_path / "comparison.yaml", overrides)
+
+
+def _recipes(comparison, **options):
+    cells = comparison.cells(Path("out"), **options)
+    return {cell.name: build_recipe(dict(cell.sections)) for cell in cells}
+
+
+def test_a_cell_comes_after_those_that_it_needs(tmp_path):
+    cells = _read(tmp_path).cells(Path("out"))
+    names = [cell.name for cell in cells]
+    # The teacher once; the students and the teacher around a student's head with every seed.
+    assert len(set(names)) == len(names) == 1 + 2 * 5 and names[0] == "teacher/seed_0"
+    for number, cell in enumerate(cells):
+        assert set(cell.needs) <= set(names[:number])
+    needs = {cell.name: cell.needs for cell in cells}
+    assert needs["sh/seed_1"] == ("teacher/seed_0", f"{AROUND}kd/seed_1") and needs["teacher/seed_0"] == ()
+    assert needs[f"{AROUND}kd/seed_1"] == ("kd/seed_1",)
+
+
+def test_rows_and_seeds_are_chosen_with_what_they_need(tmp_path):
+    comparison = _read(tmp_path)
+    names = [cell.name for cell in comparison.cells(Path("out"), ["sh"], [7])]
+    assert names == ["teacher/seed_0", "kd/seed_7", f"{AROUND}kd/seed_7", "sh/seed_7"]
+
+
+def test_recipes_of_students(tmp_path):
+    recipes = _recipes(_read(tmp_path))
+    coupled = recipes["coupled/seed_1"]
+    assert coupled.teacher.name_or_path == str(Path("out/teacher/seed_0"))
+    assert (coupled.student.backbone, coupled.student.embedding_size) == ("resnet8", 32)
+    training = coupled.training
+    assert (training.seed, training.alpha_th, training.temperature, training.num_train_epochs) == (1, 0.25, 3.0, 2)
+    assert training.metric_for_best_model == "accuracy" and training.save_total_limit == 2
+    alone = recipes["alone/seed_0"]
+    assert alone.teacher is None and alone.training.temperature is None
+
+
+def test_recipes_of_teachers(tmp_path):
+    recipes = _recipes(_read(tmp_path))
+    teacher, around = recipes["teacher/seed_0"], recipes[f"{AROUND}kd/seed_1"]
+    assert (teacher.student.backbone, teacher.student.shared_head_from) == ("resnet14", None)
+    assert around.student.shared_head_from == str(Path("out/kd/seed_1")) and around.training.seed == 1
+    assert teacher.training.num_train_epochs == around.training.num_train_epochs == 4
+    last = recipes["sh/seed_1"]
+    assert last.teacher.name_or_path == str(Path(f"out/{AROUND}kd/seed_1"))
+    # A new student, in the same order of images.
+    assert last.training.seed == 1 and last.student.init_seed not in (None, 0, 1)
+
+
+def test_a_teacher_may_be_given(tmp_path):
+    comparison = _read(tmp_path, teacher={"name_or_path": "someone/teacher"})
+    assert comparison.teacher_name is None and comparison.teacher_path(Path("out")) == "someone/teacher"
+    recipes = _recipes(comparison)
+    assert "teacher/seed_0" not in recipes and recipes["kd/seed_0"].teacher.name_or_path == "someone/teacher"
+    assert recipes[f"{AROUND}kd/seed_0"].student.name_or_path == "someone/teacher"
+
+
+def test_overrides_replace_single_fields(tmp_path):
+    comparison = _read(tmp_path, {("data", "name"): "elsewhere", ("training", "num_train_epochs"): 1})
+    assert comparison.data == {"name": "elsewhere", "validation_fraction": 0.25}
+    assert comparison.training["num_train_epochs"] == 1 and comparison.training["temperature"] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"baselines": "kd"}, "no field 'baselines'; did you mean 'baseline'"),
+        ({"data": None}, "has no `data`"),
+        (
+            {"data": {"name": "images", "image_sise": 32}},
+            "`data` has no field 'image_sise'; did you mean 'image_size'",
+        ),
+        ({"training": {"tempature": 4}}, "`training` has no field 'tempature'; did you mean 'temperature'"),
+        ({"training": {"seed": 4}}, "`training.seed` is set by the comparison itself"),
+        ({"baseline": "kdd"}, "did you mean 'kd'"),
+        ({"seeds": [1, 1]}, "must be different numbers"),
+        ({"data": {"name": "images"}}, "set `data.validation_fraction`"),
+        (
+            {"methods": {"kd": {"method": "kd", "alfa_th": 1}}},
+            "`methods.kd` has no field 'alfa_th'; did you mean 'alpha_th'",
+        ),
+        ({"methods": {"kd": "kd"}}, "must consist of fields"),
+        ({"methods": {"teacher": {"method": "kd"}}}, "cannot be called 'teacher'"),
+        (
+            {"methods": {"kd": {"method": "kd"}, "sh": {"method": "sh_kd", "temporary_student": "kde"}}},
+            "`methods.sh.temporary_student` is 'kde', which is no row; did you mean 'kd'",
+        ),
+    ],
+)
+def test_wrong_files_say_what_is_meant(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        _read(tmp_path, **changes)
+
+
+def test_rows_cannot_need_each_other(tmp_path):
+    methods = {name: {"method": "sh_kd", "temporary_student": other} for name, other in (("kd", "b"), ("b", "kd"))}
+    with pytest.raises(ValueError, match="need each other"):
+        _read(tmp_path, methods=methods).cells(Path("out"))
+
+
+def test_unknown_rows_are_named(tmp_path):
+    with pytest.raises(ValueError, match="no row 'cupled'; did you mean 'coupled'"):
+        _read(tmp_path).cells(Path("out"), ["cupled"])
+
+
+def test_a_wrong_value_in_the_last_row_shows_before_the_first_training(tmp_path):
+    methods = {**CONTENT["methods"], "late": {"method": "th_kd_coupled", "alpha_th": 2}}
+    with pytest.raises(ValueError, match="row 'late': .*alpha_th"):
+        _read(tmp_path, methods=methods).cells(Path("out"))
+    methods["late"] = {"method": "kd", "student": {"backbone": "resnet8", "name_or_path": "someone/student"}}
+    cells = _read(tmp_path, methods=methods).cells(Path("out"))
+    with pytest.raises(ValueError, match="row 'late': give `name_or_path` .* or `backbone`"):
+        check_recipes(cells)
