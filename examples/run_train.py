@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> None:
         print(__doc__, describe_options(), sep="\n")
         return
     recipe = parse_recipe(arguments)
-    if recipe.training.loss_weights.needs_teacher:
+    if recipe.training.needs_teacher:
         raise SystemExit("this script trains on labels alone; use examples/run_distill.py for methods with a teacher")
     trainer, results = run_recipe(recipe)
     if trainer.is_world_process_zero():

@@ -1,10 +1,12 @@
 """Companion losses, and options of them, that do not fit: what is refused, and what to do is said."""
 
 import pytest
+import torch
 from companion_runs import make, networks
 from toys import ToyImages, arguments, resnet, vit
 
 from headshare_hf import DistillationTrainer
+from headshare_hf.trainer.companions import feature_shapes
 
 
 @pytest.mark.parametrize(
@@ -80,3 +82,14 @@ def test_data_without_a_first_image_are_refused(tmp_path):
         DistillationTrainer(resnet(), arguments(tmp_path, method="rkd"), teacher=resnet())
     with pytest.raises(ValueError, match="method 'abound' with these weights and options needs a `teacher`"):
         DistillationTrainer(resnet(), arguments(tmp_path, method="abound"), train_dataset=ToyImages())
+
+
+def test_networks_that_know_of_no_maps_are_named():
+    class Plain(torch.nn.Linear):
+        def forward(self, pixel_values):
+            return super().forward(pixel_values.flatten(1))
+
+    with pytest.raises(
+        ValueError, match=r"Plain gives no feature maps \(.*output_hidden_states.*take a backbone with"
+    ):
+        feature_shapes(Plain(12, 2), torch.zeros(1, 3, 2, 2), frozenset({"hidden_states"}))

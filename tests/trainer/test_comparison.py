@@ -143,3 +143,10 @@ def test_a_wrong_value_in_the_last_row_shows_before_the_first_training(tmp_path)
     cells = _read(tmp_path, methods=methods).cells(Path("out"))
     with pytest.raises(ValueError, match="row 'late': give `name_or_path` .* or `backbone`"):
         check_recipes(cells)
+
+
+def test_a_row_whose_loss_counts_before_the_training_only_has_a_teacher(tmp_path):
+    recipes = _recipes(
+        _read(tmp_path, methods={**CONTENT["methods"], "fsp": {"method": "fsp"}}), rows=["fsp"], seeds=[0]
+    )
+    assert recipes["fsp/seed_0"].teacher is not None

@@ -238,7 +238,7 @@ class Comparison:
     def _asks_teacher(self, options: dict[str, Any]) -> bool:
         common = {name: value for name, value in self.training.items() if name not in _TEACHER_OPTIONS}
         args = build_section("training", {"output_dir": "unused", **common, **options})
-        return args.loss_weights.needs_teacher or args.student_head != "own"
+        return args.needs_teacher or args.student_head != "own"
 
 
 def read_comparison(path: Path, overrides: Mapping[tuple[str, str], Any] | None = None) -> Comparison:
