@@ -157,6 +157,17 @@ def test_sections_of_the_readme_are_whole(pages):
     assert blocks and [block for block in blocks if block.strip() not in text] == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("picture", ["classify", "verify"])
+def test_the_demo_is_shown_with_its_pictures(pages, picture):
+    site = min(pages, key=lambda path: len(path.parts)).parent
+    page = pages[site / "hub.html"]
+    (source,) = [source for source in page.loaded if source.endswith(f"{picture}.png")]
+    stored = DOCS / "screenshots" / f"{picture}.png"
+    assert (site / source).read_bytes() == stored.read_bytes()
+    assert "demo" in page.ids and "DEMO_VERIFICATION_MODELS" in page.text
+
+
 def test_a_section_is_read_up_to_the_next_heading_and_its_links_are_moved(tmp_path):
     (tmp_path / "docs").mkdir()
     (tmp_path / "a.md").write_text(
