@@ -93,3 +93,10 @@ def test_networks_that_know_of_no_maps_are_named():
         ValueError, match=r"Plain gives no feature maps \(.*output_hidden_states.*take a backbone with"
     ):
         feature_shapes(Plain(12, 2), torch.zeros(1, 3, 2, 2), frozenset({"hidden_states"}))
+
+
+def test_what_fails_without_maps_too_is_said_by_the_network_itself():
+    network = resnet("mobilefacenet", image_size=32)
+    with pytest.raises(ValueError, match="16x16 .*for 32x32; resize the images") as found:
+        feature_shapes(network, torch.zeros(1, 3, 16, 16), frozenset({"hidden_states"}))
+    assert "feature maps" not in str(found.value)

@@ -55,7 +55,8 @@ def feature_shapes(model: nn.Module, image: torch.Tensor, reads: frozenset[str])
         reads (`frozenset[str]`): Fields of [`Features`] that are needed; the logits come anyway.
 
     Raises:
-        ValueError: Feature maps are needed, and the network does not know of any.
+        ValueError: Feature maps are needed, and the network does not know of any. What the network refuses in any case
+            passes as it is.
     """
     weight = next(model.parameters())
     tap = embedding_tap(model) if reads & {"embeddings", "head"} else None
@@ -88,6 +89,8 @@ def _run(model: nn.Module, image: torch.Tensor, with_maps: bool) -> Any:
     try:
         return model(pixel_values=image, output_hidden_states=True)
     except (TypeError, ValueError) as error:
+        # Images of a wrong size, say, fail without maps too: then it is the network that says what is wrong.
+        model(pixel_values=image)
         raise ValueError(
             f"{type(model).__name__} gives no feature maps ({error}); take a backbone with stages (resnet8x4, wrn_16_2, "
             "...), or a companion on embeddings or logits"
