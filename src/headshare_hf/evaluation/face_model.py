@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from transformers import AutoImageProcessor, PreTrainedConfig
+from transformers import AutoImageProcessor
 
-from ..models import HeadShareModel
-from ..models.hub_cache import CONFIG_FILE, PROCESSOR_FILE, cached_commit, explained, is_missing
+from ..models import HeadShareConfig, HeadShareModel
+from ..models.hub_cache import PROCESSOR_FILE, cached_commit, explained, is_missing
 from .embedding_key import weights_digest
 
 
@@ -77,8 +77,7 @@ def load_face_model(name_or_path: str, revision: str | None = None) -> FaceModel
         OSError: There is no such model, or it is neither in the cache nor to be reached; tells what the cache holds.
         ValueError: It is of another package, or has no image processor.
     """
-    with explained(name_or_path, {"revision": revision}, CONFIG_FILE):
-        config, _ = PreTrainedConfig.get_config_dict(name_or_path, revision=revision)
+    config, _ = HeadShareConfig.get_config_dict(name_or_path, revision=revision)
     if config.get("model_type") != "headshare":
         raise ValueError(
             f"{name_or_path} is a model of type {config.get('model_type')!r}, and this evaluation reads type "

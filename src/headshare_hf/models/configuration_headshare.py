@@ -106,10 +106,24 @@ class HeadShareConfig(PreTrainedConfig):
             self.label2id = {str(name): int(index) for index, name in self.id2label.items()}
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As `PreTrainedConfig.from_pretrained`; where the Hub is not reached, it tells what the cache holds."""
+    def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """
+        As `PreTrainedConfig.get_config_dict`, which every way of loading a configuration calls.
+
+        Raises:
+            FileNotFoundError: Folder or repository have no configuration, or an empty one.
+            OSError: There is no such model, or it is neither in the cache nor to be reached; tells what the cache holds.
+        """
         with explained(pretrained_model_name_or_path, kwargs, CONFIG_FILE):
-            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            content, rest = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        # transformers takes a missing file for one without any field: a model of another kind would load its weights.
+        if not content:
+            file = "/".join(filter(None, (kwargs.get("subfolder"), CONFIG_FILE)))
+            raise FileNotFoundError(
+                f"{pretrained_model_name_or_path} has no {file}, or an empty one; save the model again with "
+                "`save_pretrained`, which writes it"
+            )
+        return content, rest
 
     def to_dict(self) -> dict[str, Any]:
         """

@@ -1,5 +1,6 @@
 """What of a Hub repository is on this disk, and errors of loading that tell it."""
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,12 @@ from huggingface_hub.file_download import repo_folder_name
 
 CONFIG_FILE, PROCESSOR_FILE = "config.json", "preprocessor_config.json"
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
+
+# What disks say, and connections never do: full, over a quota, forbidden, read-only, a file in the place of a folder.
+_DISK_ERRORS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EIO),
+    *(errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EFBIG, errno.EMFILE, errno.ENFILE),
+}
 
 
 def describe_cached(repo_id: str, cache_dir: str | Path | None = None) -> str:
@@ -123,10 +130,14 @@ def _was_not_reached(name: str, options: Mapping[str, Any], files: tuple[str, ..
     causes = list(_causes(error))
     if any(isinstance(cause, LocalEntryNotFoundError) for cause in causes):
         return True
-    # The Hub has answered, or the name or what was read is wrong.
-    if any(isinstance(cause, (HfHubHTTPError, ValueError)) for cause in causes):
+    # The Hub has answered, or the name or what was read is wrong, or this disk.
+    if any(isinstance(cause, (HfHubHTTPError, ValueError)) or _is_of_the_disk(cause) for cause in causes):
         return False
     return all(_cached(name, file, options) is None for file in files)
+
+
+def _is_of_the_disk(error: BaseException) -> bool:
+    return isinstance(error, FileNotFoundError) or (isinstance(error, OSError) and error.errno in _DISK_ERRORS)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
