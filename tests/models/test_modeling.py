@@ -189,11 +189,3 @@ def test_gray_images_need_no_color():
     assert model(torch.randn(2, 1, 32, 32)).logits.shape == (2, 5)
     with pytest.raises(ValueError, match="`pixel_values` must have the shape"):
         model(torch.randn(2, 3, 32, 32))
-
-
-def test_a_truncated_file_is_named(tmp_path):
-    resnet().save_pretrained(tmp_path)
-    weights = tmp_path / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=f"a safetensors file of {tmp_path} is damaged or cut off"):
-        HeadShareForImageClassification.from_pretrained(tmp_path)

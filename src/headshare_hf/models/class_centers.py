@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from .damaged_files import damaged
 from .hub_cache import cached_commit
 
 
@@ -79,9 +81,12 @@ def load_class_centers(model: nn.Module, path: str | Path, missing: set[str]) ->
         `set[str]`: The names that are still missing.
 
     Raises:
-        ValueError: The file has a tensor that the model lacks, or one of another shape.
+        ValueError: The file is damaged, has a tensor that the model lacks, or one of another shape.
     """
-    centers, own = load_file(path), model.state_dict()
+    try:
+        centers, own = load_file(path), model.state_dict()
+    except SafetensorError as error:
+        raise damaged(path, error) from error
     for name, tensor in centers.items():
         if name not in own or own[name].shape != tensor.shape:
             expected = tuple(own[name].shape) if name in own else "no such tensor"

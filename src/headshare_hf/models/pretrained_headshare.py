@@ -9,13 +9,14 @@ from typing import Any, cast
 
 import torch
 from huggingface_hub import HfApi, ModelCard
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
 from .backbone_face import height_and_width
 from .backbone_shapes import recognize_backbone
 from .configuration_headshare import HeadShareConfig
+from .damaged_files import damage_named
 from .hub_cache import INDEX_FILE, PROCESSOR_FILE, WEIGHTS_FILE, explained, local_folder
 from .hub_commit import CARD_FILE, check_card, check_target, commit_files, open_repository
 
@@ -55,21 +56,16 @@ class HeadSharePreTrainedModel(PreTrainedModel):
         Raises:
             OSError: There is no such model, or it is private, gated, or neither in the cache nor to be reached; tells
                 what the cache holds.
-            ValueError: A file is damaged, or tensors are missing, unexpected or of another shape. The first of them are
-                named, and the network that they look like. transformers itself would fill the gaps with random numbers
-                and only log it.
+            ValueError: A file is damaged (it is named), or tensors are missing, unexpected or of another shape. The first
+                of them are named, and the network that they look like. transformers itself would fill the gaps with
+                random numbers and only log it.
         """
         name = pretrained_model_name_or_path
         wants_info = kwargs.pop("output_loading_info", False)
         # Only then transformers says which shapes differ; they are refused below.
         kwargs["ignore_mismatched_sizes"] = True
-        try:
-            with explained(name, kwargs, WEIGHTS_FILE, INDEX_FILE), _without_load_report():
-                model, info = cast(Any, super()).from_pretrained(name, *args, output_loading_info=True, **kwargs)
-        except SafetensorError as error:
-            raise ValueError(
-                f"a safetensors file of {name} is damaged or cut off ({error}); save or download it again"
-            ) from error
+        with damage_named(name, kwargs), explained(name, kwargs, WEIGHTS_FILE, INDEX_FILE), _without_load_report():
+            model, info = cast(Any, super()).from_pretrained(name, *args, output_loading_info=True, **kwargs)
         if not info["mismatched_keys"]:
             model._load_rest(name, info, kwargs)
         if any(info[kind] for kind in LOADING_PROBLEMS):

@@ -6,6 +6,7 @@ from torch import nn
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from ..hub.revisions import split_revision
+from ..models.damaged_files import damage_named
 from ..models.hub_cache import INDEX_FILE, PROCESSOR_FILE, WEIGHTS_FILE, cached_commit, explained
 
 
@@ -21,12 +22,12 @@ def load_classifier(name_or_path: str, revision: str | None = None, **kwargs: An
     Raises:
         OSError: There is no such model, or it is private, gated, or neither in the cache nor to be reached. It is the
             error of transformers, which has the one of the Hub as its cause, and tells what the cache holds.
-        ValueError: A tensor is missing or of another shape. transformers would fill it with random numbers, and a
-            random head would then be shared.
+        ValueError: A file is damaged, or a tensor is missing or of another shape. transformers would fill it with random
+            numbers, and a random head would then be shared.
     """
     name_or_path, revision = split_revision(name_or_path, revision)
     options = {"output_loading_info": True, "ignore_mismatched_sizes": True, "revision": revision, **kwargs}
-    with explained(name_or_path, options, WEIGHTS_FILE, INDEX_FILE):
+    with damage_named(name_or_path, options), explained(name_or_path, options, WEIGHTS_FILE, INDEX_FILE):
         model, info = AutoModelForImageClassification.from_pretrained(name_or_path, **options)
     broken = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
     if broken:
