@@ -106,7 +106,9 @@ class HeadShareConfig(PreTrainedConfig):
             self.label2id = {str(name): int(index) for index, name in self.id2label.items()}
 
     @classmethod
-    def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: Any, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """
         As `PreTrainedConfig.get_config_dict`, which every way of loading a configuration calls.
 
