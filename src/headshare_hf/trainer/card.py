@@ -179,6 +179,7 @@ def describe_options(args: DistillationConfig) -> dict[str, Any]:
         "companion_warmup_epochs": 0.0,
         "pretraining_epochs": None,
         "pretraining_learning_rate": None,
+        "class_sample_rate": 1.0,
         "projector": None,
         "eval_teacher_head_weight": 0.0,
         "teacher_precision": "auto",
