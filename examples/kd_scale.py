@@ -15,12 +15,12 @@ from collections.abc import Iterator
 
 import torch
 
+from headshare_hf.data.input_adapter import InputAdapter, input_statistics
 from headshare_hf.models import CosineHead, check_label_maps, find_classifier
 from headshare_hf.trainer.recipe import RecipeData, build_data, build_model, build_teacher
 from headshare_hf.trainer.recipe_arguments import parse_recipe
 from headshare_hf.trainer.recipe_sections import Recipe
 from headshare_hf.trainer.softening import default_kd_scale
-from headshare_hf.trainer.teacher import InputAdapter, input_statistics
 
 
 BATCH = 256

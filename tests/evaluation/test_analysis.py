@@ -9,6 +9,7 @@ from toys import NUM_LABELS, ToyImages, resnet, snapshot, vit
 
 from headshare_hf import HeadShareImageProcessor, share_head
 from headshare_hf.data import ImageClassificationDataset
+from headshare_hf.data.input_adapter import InputAdapter, input_statistics
 from headshare_hf.evaluation import (
     analyze_student,
     calibration,
@@ -17,6 +18,7 @@ from headshare_hf.evaluation import (
     head_similarity,
     linear_cka,
 )
+from headshare_hf.evaluation.analysis import check_comparable
 
 
 OWN = {
@@ -30,8 +32,9 @@ OWN = {
     "effective_dimension",
 }
 HEADS = {"head_similarity", "head_similarity_min", "head_bias_distance"}
-CROSSED = {"teacher_head_accuracy", "student_head_on_teacher", "teacher_alignment"}
-SHARED = {"agreement", "cka", "cka_debiased", "teacher_effective_dimension", *HEADS, *CROSSED}
+CROSSED = {"teacher_head_accuracy", "student_head_on_teacher", "teacher_alignment", "mixed_accuracy"}
+ALWAYS = {"agreement", "cka", "cka_debiased", "teacher_accuracy", "teacher_effective_dimension", "mixed_alpha_th"}
+SHARED = {*ALWAYS, *HEADS, *CROSSED}
 
 
 class CountingImages(ToyImages):
@@ -92,7 +95,10 @@ def test_numbers_with_a_teacher(images):
     similarity = head_similarity(*(head.weight for head in heads), *(head.bias for head in heads))
     expected = {
         "agreement": (own.logits.argmax(1) == other.logits.argmax(1)).double().mean().item(),
+        "teacher_accuracy": accuracy(other.logits, images),
         "teacher_head_accuracy": accuracy(crossed, images),
+        "mixed_accuracy": accuracy(0.5 * own.logits.softmax(1) + 0.5 * crossed.softmax(1), images),
+        "mixed_alpha_th": 0.5,
         "student_head_on_teacher": accuracy(back, images),
         "cka": linear_cka(own.embeddings, other.embeddings),
         "cka_debiased": linear_cka(own.embeddings, other.embeddings, debiased=True),
@@ -104,6 +110,23 @@ def test_numbers_with_a_teacher(images):
     }
     assert {name: found[name] for name in SHARED} == pytest.approx(expected, rel=1e-4)
     assert len({found[name] for name in ("accuracy", "teacher_head_accuracy", "student_head_on_teacher")}) > 1
+
+
+def test_the_share_of_the_teachers_head_in_the_mixture(images):
+    student, teacher = resnet(), resnet("resnet20", seed=1)
+    with torch.no_grad():
+        # Sure of what it says, so that the mixture is neither head alone.
+        teacher.classifier.weight *= 3
+    found = [analyze_student(student, teacher, images, alpha_th=share) for share in (0.0, 0.3, 1.0)]
+    own = forward(student, images)
+    crossed = teacher.classifier(own.embeddings).detach()
+    mixture = 0.7 * own.logits.softmax(1) + 0.3 * crossed.softmax(1)
+    assert [row["mixed_alpha_th"] for row in found] == [0.0, 0.3, 1.0]
+    assert found[0]["mixed_accuracy"] == found[0]["accuracy"]
+    assert found[1]["mixed_accuracy"] == accuracy(mixture, images)
+    assert found[2]["mixed_accuracy"] == found[2]["teacher_head_accuracy"]
+    with pytest.raises(ValueError, match=r"`alpha_th` is 1.5; it must be in \[0, 1\]"):
+        analyze_student(student, teacher, images, alpha_th=1.5)
 
 
 def test_a_student_that_is_its_teacher(images):
@@ -211,20 +234,48 @@ def processor(**fields):
 
 
 @pytest.mark.parametrize(
-    "fields, message",
+    "fields",
     [
-        ({"image_mean": [0.5, 0.5, 0.5]}, r"`image_mean` is \[0.5071.*\] for the student and \[0.5, 0.5, 0.5\]"),
-        ({"channel_order": "bgr"}, "`channel_order` is rgb for the student and bgr for the teacher"),
-        ({"do_center_crop": True, "crop_size": {"height": 12, "width": 12}}, r"`size` is \(16, 16\) .* \(12, 12\)"),
+        {"image_mean": [0.5, 0.5, 0.5]},
+        {"image_std": [0.1, 0.2, 0.3], "rescale_factor": 1 / 127.5},
+        {"channel_order": "bgr"},
+        {"do_center_crop": True, "crop_size": {"height": 12, "width": 12}},
     ],
 )
-def test_processors_that_differ_are_refused(fields, message, images):
-    other = {"teacher_processor": processor(**fields)}
-    with pytest.raises(ValueError, match=message):
-        analyze_student(resnet(), resnet(), images, processor=processor(), **other)
-    assert not images.seen
-    analyze_student(resnet(), resnet(), images, **other)
-    analyze_student(resnet(), resnet(), images, processor=processor(), teacher_processor=processor())
+def test_a_teacher_gets_its_own_pixel_values_as_in_training(fields, images):
+    mine, its = processor(), processor(**fields)
+    teacher = resnet("resnet20", seed=1)
+    found = analyze_student(resnet(), teacher, images, processor=mine, teacher_processor=its)
+    seen = InputAdapter(input_statistics(mine), input_statistics(its))(images.images)
+    with torch.no_grad():
+        expected = teacher.eval()(seen)
+    assert found["teacher_effective_dimension"] == pytest.approx(effective_dimension(expected.embeddings), rel=1e-4)
+    assert found["teacher_accuracy"] == accuracy(expected.logits, images)
+    assert found["accuracy"] == accuracy(forward(resnet(), images).logits, images)
+    as_it_is = analyze_student(resnet(), teacher, images, teacher_processor=its)
+    assert as_it_is["teacher_effective_dimension"] != pytest.approx(found["teacher_effective_dimension"], rel=1e-4)
+
+
+def test_a_teacher_of_another_size_is_shown_that_size(images):
+    teacher = vit(hidden_size=64, image_size=24)
+    its = HeadShareImageProcessor(size={"height": 24, "width": 24})
+    found = analyze_student(resnet(), teacher, images, processor=processor(), teacher_processor=its)
+    assert 0 <= found["agreement"] <= 1
+
+
+def test_what_cannot_be_compared_shows_without_the_student_being_run(images):
+    student, teacher = resnet(), resnet(seed=1)
+    check_comparable(student, teacher, images)
+    assert images.seen == [0, 1]
+    with pytest.raises(ValueError, match="7 classes and .* has 5"):
+        check_comparable(student, resnet(num_labels=7), images)
+    with pytest.raises(ValueError, match="reads 3 channels and the teacher 1"):
+        gray = HeadShareImageProcessor(size={"height": 16, "width": 16}, image_mean=[0.5], image_std=[0.5])
+        check_comparable(student, resnet(), images, processor(), gray)
+    deep = vit()
+    deep.classifier = torch.nn.Sequential(torch.nn.Linear(32, 32), torch.nn.Linear(32, NUM_LABELS))
+    with pytest.raises(ValueError, match="has no classifier that can be shared"):
+        check_comparable(resnet(image_size=16), deep, images)
 
 
 @pytest.mark.parametrize(

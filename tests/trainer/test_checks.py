@@ -1,14 +1,17 @@
 """What is refused before the first step, with the message that says what to do."""
 
+import re
+
 import pytest
 import torch
 from toys import ToyImages, arguments, resnet, vit
 from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher
 
 from headshare_hf import DistillationTrainer, HeadShareModel, StudentHeadStages
+from headshare_hf.data.input_adapter import InputAdapter
 from headshare_hf.trainer import METHODS, get_method, reference_weights
 from headshare_hf.trainer.runs import attach_head_similarity
-from headshare_hf.trainer.teacher import FrozenTeacher, InputAdapter
+from headshare_hf.trainer.teacher import FrozenTeacher
 
 
 @pytest.mark.parametrize(
@@ -50,6 +53,26 @@ def test_every_row_of_the_table_has_a_summary_and_valid_weights(tmp_path):
     assert (coupled.ce, coupled.kd, coupled.teacher_head, coupled.teacher_head_ce) == (0.75, 1.5, 0.5, 0.25)
     with pytest.raises(ValueError, match="no translation for --distill crd2"):
         reference_weights("crd2", 1, 1, 1, 1, 64)
+
+
+@pytest.mark.parametrize("name", ["th_kd_coupled", "srrl", "th_srrl", "simkd", "adadistill", "crd", "kd"])
+def test_a_method_that_is_somebodys_cites_it(name):
+    assert re.search(r"arXiv \d{4}\.\d{5}|openreview", f"{METHODS[name].summary} {METHODS[name].source}")
+
+
+def test_the_inherited_head_cites_all_who_published_it():
+    numbers = re.findall(r"(\w+) \([^)]*arXiv (\d{4}\.\d{5})\)", METHODS["inherited"].source)
+    assert numbers == [
+        ("ProxylessKD", "2011.00265"),
+        ("MarginDistillation", "2003.02586"),
+        ("ArcDistill", "2407.01332"),
+    ]
+
+
+def test_the_last_run_of_sh_kd_has_a_row_of_each_published_form():
+    assert (METHODS["sh_kd"].kd, METHODS["sh_crd"].contrastive) == (1.0, METHODS["crd"].contrastive)
+    kde, shared = METHODS["kde"], METHODS["sh_kde"]
+    assert (shared.ce, shared.kd, shared.embedding) == (kde.ce, kde.kd, kde.embedding)
 
 
 @pytest.mark.parametrize(

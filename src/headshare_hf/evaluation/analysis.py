@@ -7,20 +7,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from ..data.dataset import collate
-from ..data.pixels import working_size
+from ..data.input_adapter import InputAdapter, input_statistics
 from ..models import check_label_maps, embedding_tap, find_classifier
 from ..models.backbone_face import height_and_width
 from .classification import ClassificationCounts, head_similarity
 from .extraction import _check_counts, _evaluating
 from .reliability import calibration
 from .representation import class_alignment, effective_dimension, linear_cka
-
-
-# What an image processor does to the pixels of an image at its final size.
-_PIXEL_FIELDS = ("do_rescale", "rescale_factor", "do_normalize", "channel_order")
 
 
 class _Outputs(NamedTuple):
@@ -41,6 +37,7 @@ def analyze_student(
     num_workers: int = 0,
     processor: Any | None = None,
     teacher_processor: Any | None = None,
+    alpha_th: float = 0.5,
 ) -> dict[str, Any]:
     """
     The numbers by which students of several methods are compared, ready for JSON. Rates are fractions in [0, 1].
@@ -57,7 +54,10 @@ def analyze_student(
     With a teacher, with `None` for what needs embeddings of the same width where the widths differ:
 
     - `agreement`: share of images for which both predict the same class
+    - `teacher_accuracy`: of the teacher
     - `teacher_head_accuracy`: of the teacher's classifier on the student's embeddings
+    - `mixed_accuracy`: of the mixture p' = (1 - a) p + a p_TH of what both classifiers make of the student's embeddings,
+      the prediction of arXiv 2201.06945, and `mixed_alpha_th`, its a
     - `student_head_on_teacher`: accuracy of the student's classifier on the teacher's embeddings
     - `cka`, `cka_debiased`: of both embeddings, whatever their widths, see [`linear_cka`]
     - `teacher_alignment`: of the student's embeddings with the teacher's class weights
@@ -77,25 +77,52 @@ def analyze_student(
         max_images (`int`, *optional*): Take that many images at random, always the same ones of a data set.
         num_workers (`int`, *optional*, defaults to 0): Processes that decode images.
         processor (`Any`, *optional*): The student's image processor, with which the data set was prepared.
-        teacher_processor (`Any`, *optional*): The teacher's. It is compared with the student's where both are given.
+        teacher_processor (`Any`, *optional*): The teacher's. Where both are known, the teacher is shown the images as it
+            wants them, as in training; a timm network knows that itself. Otherwise both are given the same pixel values.
+        alpha_th (`float`, *optional*, defaults to 0.5): Share of the teacher's classifier in the mixture, in [0, 1].
 
     Raises:
-        ValueError: There is no image or label, an argument is not positive, the models have other classes or are known
-            to read other pixel values, or an output is not finite.
+        ValueError: There is no image or label, an argument is out of range, the models have other classes or are known
+            to read other images, or an output is not finite.
     """
     limit = {} if max_images is None else {"max_images": max_images}
     _check_counts(len(dataset), "the data set", batch_size=batch_size, **limit)  # type: ignore[arg-type]
+    if not 0 <= alpha_th <= 1:
+        raise ValueError(f"`alpha_th` is {alpha_th}; it must be in [0, 1]")
+    models = [(student, InputAdapter(None, None))]
     if teacher is not None:
-        check_label_maps(teacher, student)
-        _check_same_input(student, teacher, processor, teacher_processor)
-    models = [student] if teacher is None else [student, teacher]
-    loader = _loader(dataset, batch_size, max_images, num_workers)
-    outputs, labels = _run(models, loader)
+        models.append((teacher, _teacher_input(student, teacher, processor, teacher_processor)))
+    outputs, labels = _run(models, _loader(dataset, batch_size, max_images, num_workers))
     head = find_classifier(student)
     numbers = _own_numbers(head, outputs[0], labels)
     if teacher is not None:
         numbers |= _shared_numbers(head, find_classifier(teacher), outputs, labels, batch_size)
+        numbers |= _mixed_numbers(outputs[0], find_classifier(teacher), labels, batch_size, alpha_th)
     return numbers
+
+
+@torch.no_grad()
+def check_comparable(
+    student: nn.Module,
+    teacher: nn.Module,
+    dataset: Dataset,
+    processor: Any | None = None,
+    teacher_processor: Any | None = None,
+) -> None:
+    """
+    Refuses a teacher that a student cannot be compared with, before the student is trained: the teacher alone is run, on
+    two images.
+
+    Args:
+        student, teacher, dataset, processor, teacher_processor: As [`analyze_student`] takes them.
+
+    Raises:
+        ValueError: As in [`analyze_student`].
+    """
+    adapter = _teacher_input(student, teacher, processor, teacher_processor)
+    find_classifier(teacher)
+    few = Subset(dataset, range(min(2, len(dataset))))  # type: ignore[arg-type]
+    _run([(teacher, adapter)], _loader(few, len(few), None, 0))
 
 
 def _loader(dataset: Dataset, batch_size: int, max_images: int | None, num_workers: int) -> DataLoader:
@@ -116,26 +143,26 @@ def _loader(dataset: Dataset, batch_size: int, max_images: int | None, num_worke
     )
 
 
-def _run(models: Sequence[nn.Module], loader: DataLoader) -> tuple[list[_Outputs], torch.Tensor]:
-    """Every model on every batch, which is read once."""
+def _run(models: Sequence[tuple[nn.Module, InputAdapter]], loader: DataLoader) -> tuple[list[_Outputs], torch.Tensor]:
+    """Every model on every batch, which is read once and adapted to each."""
     found: list[list[_Outputs]] = [[] for _ in models]
     labels = []
     with ExitStack() as modes:
-        for model in models:
+        for model, _ in models:
             modes.enter_context(_evaluating(model))
         for batch in loader:
             missing = {"pixel_values", "labels"} - batch.keys()
             if missing:
                 raise ValueError(f"the data set gives {', '.join(batch)} but no `{missing.pop()}`; both are needed")
             labels.append(batch["labels"])
-            for model, parts in zip(models, found, strict=True):
-                parts.append(_run_batch(model, batch["pixel_values"]))
+            for (model, adapter), parts in zip(models, found, strict=True):
+                parts.append(_run_batch(model, adapter, batch["pixel_values"]))
     return [_Outputs(*map(torch.cat, zip(*parts, strict=True))) for parts in found], torch.cat(labels)
 
 
-def _run_batch(model: nn.Module, pixel_values: torch.Tensor) -> _Outputs:
+def _run_batch(model: nn.Module, adapter: InputAdapter, pixel_values: torch.Tensor) -> _Outputs:
     tap, weight = embedding_tap(model), next(model.parameters())
-    output = model(pixel_values=pixel_values.to(weight.device, weight.dtype))
+    output = model(pixel_values=adapter(pixel_values.to(weight.device)).to(weight.dtype))
     embeddings = output.embeddings if tap is None else tap.take()
     return _Outputs(output.logits.float().cpu(), embeddings.float().cpu())
 
@@ -163,8 +190,9 @@ def _shared_numbers(
     fits = head.in_features == teacher_head.in_features
     return {
         "agreement": (own.logits.argmax(dim=1) == other.logits.argmax(dim=1)).double().mean().item(),
-        "teacher_head_accuracy": _crossed(teacher_head, own, labels, batch_size) if fits else None,
-        "student_head_on_teacher": _crossed(head, other, labels, batch_size) if fits else None,
+        "teacher_accuracy": _accuracy(other.logits, labels),
+        "teacher_head_accuracy": _accuracy(_crossed(teacher_head, own, batch_size), labels) if fits else None,
+        "student_head_on_teacher": _accuracy(_crossed(head, other, batch_size), labels) if fits else None,
         "cka": linear_cka(own.embeddings, other.embeddings),
         "cka_debiased": linear_cka(own.embeddings, other.embeddings, debiased=True) if len(labels) > 3 else None,
         "teacher_alignment": class_alignment(own.embeddings, labels, teacher_head.weight) if fits else None,
@@ -185,12 +213,25 @@ def _head_numbers(head: Any, teacher_head: Any, fits: bool) -> dict[str, float |
     }
 
 
-def _crossed(head: Any, outputs: _Outputs, labels: torch.Tensor, batch_size: int) -> float:
-    """Accuracy of a classifier on embeddings that are another network's."""
+def _mixed_numbers(
+    own: _Outputs, teacher_head: Any, labels: torch.Tensor, batch_size: int, alpha_th: float
+) -> dict[str, float | None]:
+    found = None
+    if own.embeddings.shape[1] == teacher_head.in_features:
+        shared = _crossed(teacher_head, own, batch_size).double().softmax(dim=1)
+        found = _accuracy((1 - alpha_th) * own.logits.double().softmax(dim=1) + alpha_th * shared, labels)
+    return {"mixed_accuracy": found, "mixed_alpha_th": alpha_th}
+
+
+def _crossed(head: Any, outputs: _Outputs, batch_size: int) -> torch.Tensor:
+    """Logits of a classifier on embeddings that are another network's."""
     weight = head.weight
     parts = outputs.embeddings.split(batch_size)
-    logits = [head(rows.to(weight.device, weight.dtype)).float().cpu() for rows in parts]
-    return _accuracies(torch.cat(logits), labels)["accuracy"]
+    return torch.cat([head(rows.to(weight.device, weight.dtype)).float().cpu() for rows in parts])
+
+
+def _accuracy(scores: torch.Tensor, labels: torch.Tensor) -> float:
+    return _accuracies(scores, labels)["accuracy"]
 
 
 def _accuracies(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
@@ -199,23 +240,29 @@ def _accuracies(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
     return counts.compute()
 
 
-def _check_same_input(student: Any, teacher: Any, processor: Any, teacher_processor: Any) -> None:
-    """Refuses models that are known to read other pixel values."""
-    settings, other_settings = _input_settings(student, processor), _input_settings(teacher, teacher_processor)
-    for name in settings.keys() & other_settings.keys():
-        if settings[name] != other_settings[name]:
-            raise ValueError(
-                f"`{name}` is {settings[name]} for the student and {other_settings[name]} for the teacher, and both "
-                "are given the same pixel values here; take a teacher of the same input, or `teacher=None`"
-            )
+def _teacher_input(student: Any, teacher: Any, processor: Any, teacher_processor: Any) -> InputAdapter:
+    """
+    From the student's pixel values to the teacher's, as in training.
+
+    Raises:
+        ValueError: The classes are others, or the models are known to read other images.
+    """
+    check_label_maps(teacher, student)
+    _check_same(student, teacher, "num_channels")
+    own, other = input_statistics(processor), input_statistics(teacher_processor, teacher)
+    if own is None or other is None:
+        _check_same(student, teacher, "image_size")
+        return InputAdapter(None, None)
+    return InputAdapter(own, other)
 
 
-def _input_settings(model: Any, processor: Any) -> dict[str, Any]:
-    """What is known of the pixel values that a model reads."""
-    size, channels = getattr(model.config, "image_size", None), getattr(model.config, "num_channels", None)
-    found = {"image_size": None if size is None else height_and_width(size), "num_channels": channels}
-    if getattr(processor, "image_mean", None) is not None:
-        found |= {name: getattr(processor, name, None) for name in _PIXEL_FIELDS}
-        found |= {name: list(getattr(processor, name)) for name in ("image_mean", "image_std")}
-        found["size"] = working_size(processor)
-    return {name: value for name, value in found.items() if value is not None}
+def _check_same(student: Any, teacher: Any, name: str) -> None:
+    sizes = [getattr(model.config, name, None) for model in (student, teacher)]
+    if None in sizes:
+        return
+    own, other = map(height_and_width, sizes) if name == "image_size" else sizes
+    if own != other:
+        raise ValueError(
+            f"`{name}` is {own} for the student and {other} for the teacher, and both are given the same pixel values "
+            "here; give `processor` and `teacher_processor`, take a teacher of the same input, or `teacher=None`"
+        )

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from ..data import collate
+from ..data.input_adapter import InputStatistics
 from ..losses import TeacherMoments, teacher_moments
 from ..models import find_classifier
-from .teacher import FrozenTeacher, InputStatistics, TeacherOutput
+from .teacher import FrozenTeacher, TeacherOutput
 from .teacher_rows import TeacherCacheError, TeacherRows
 
 

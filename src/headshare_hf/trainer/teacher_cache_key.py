@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from ..data.input_adapter import InputStatistics
 from ..evaluation.part_folder import KEY_FILE, key_differences, read_key
 from . import run_folder
 from .checks import labels_of
 from .identity import describe_configuration
-from .teacher import InputStatistics
 from .teacher_rows import RowShape, TeacherCacheError
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..data import collate
+from ..data.input_adapter import InputAdapter, InputStatistics, input_statistics
 from ..evaluation import ClassificationMetrics, Verifier
 from ..losses import (
     ChunkedScores,
@@ -39,7 +40,7 @@ from .sharding import prepare_for_sharding
 from .softening import DEFAULT_TEMPERATURE, resolve_softening
 from .split_heads import SplitHead, leave_to_processes, part_of_head
 from .student_module import StudentModule, StudentOutput, may_have_margin, trained_module
-from .teacher import FrozenTeacher, InputAdapter, InputStatistics, TeacherOutput, input_statistics, teacher_autocast
+from .teacher import FrozenTeacher, TeacherOutput, teacher_autocast
 from .teacher_cache import CachedTeacher, TeacherUse, check_cacheable
 
 
