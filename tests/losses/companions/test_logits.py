@@ -88,15 +88,17 @@ def test_dist_does_not_change_with_the_scale_of_probabilities_that_correlate():
     assert loss_of("dist", temperature=1.0) > 0.1
 
 
-def test_standardized_logits_have_mean_zero_and_variance_one():
+def test_standardized_logits_have_mean_zero_and_an_unbiased_variance_of_one():
     row = standardize(TEACHER)[1].tolist()
-    mean, deviation = 0.75, math.sqrt(sum((x - 0.75) ** 2 for x in (1, 0, 4, -2)) / 4)
+    # Divided by one less than the number of classes, as torch.std does in the published code.
+    mean, deviation = 0.75, math.sqrt(sum((x - 0.75) ** 2 for x in (1, 0, 4, -2)) / 3)
     assert row == pytest.approx([(x - mean) / deviation for x in (1, 0, 4, -2)], rel=1e-12)
+    torch.testing.assert_close(standardize(TEACHER).std(dim=1), torch.ones(3, dtype=torch.float64))
     assert standardize(torch.full((2, 3), 7.0)).tolist() == [[0.0] * 3] * 2
 
 
 def test_standardized_kd_is_the_written_out_sum_and_blind_to_size():
-    scores = [[[(x - r.mean()) / r.std(correction=0) for x in r] for r in each] for each in (TEACHER, STUDENT)]
+    scores = [[[(x - r.mean()) / r.std() for x in r] for r in each] for each in (TEACHER, STUDENT)]
     rows = zip(*scores, strict=True)
     expected = 9 * sum(divergence(softmax(p, 3.0), softmax(q, 3.0)) for p, q in rows) / 3
     assert loss_of("kd_standardized", temperature=3.0).item() == pytest.approx(expected, rel=1e-5)

@@ -2,8 +2,13 @@
 Distillation losses that can stand beside head sharing, so that "X" and "X and head sharing" are one flag apart.
 
 All of RepDistiller's but CRD, which has a memory and stands by itself ([`ContrastiveLoss`]); later ones on logits; and
-the relatives of TH-KD, in which teacher and student share a classifier. ProxylessKD and ArcDistill are no loss but a
-frozen head, the method `inherited`.
+the relatives of TH-KD and SH-KD, in which teacher and student share a classifier.
+
+Three relatives are no loss but a frozen head, the method `inherited`: the student is trained on labels through a copy of
+the teacher's classifier, TH-KD's limit α^TH = 1 without its KL. They are ProxylessKD (Shi et al., arXiv 2011.00265);
+ArcDistill, which is how AdaDistill (Boutros, Štruc and Damer, arXiv 2407.01332) calls it with the margin of ArcFace; and
+MarginDistillation (Svitov and Alyamkin, arXiv 2003.02586), whose margins, however, follow the teacher's angles image by
+image, while that of `inherited` is the same for all. In SH-KD it is the teacher that inherits, from a small student.
 """
 
 from .abound import BoundaryLoss

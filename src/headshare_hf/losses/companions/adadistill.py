@@ -28,8 +28,9 @@ class AdaDistillLoss(CompanionLoss):
     that mean.
 
     Of the family of shared classifiers: TH-KD, and the method `inherited` (ProxylessKD, ArcDistill), read the student
-    with the teacher's trained class centers, which stand still. Here they are made on the way, so that the teacher's
-    classifier is not needed, nor the classes that it was trained with.
+    with the teacher's trained class centers, which stand still. In SH-KD they stand still too, but are those of a
+    student, and the teacher was trained around them. Here they are made on the way, so that the teacher's classifier is
+    not needed, nor the classes that it was trained with.
 
     Written from the equations. What they leave open: f_t has length 1, centers start at zero, so that the first image of
     a class becomes its center, and several images of a class in one batch move its center to the mean of where each

@@ -17,7 +17,9 @@ class SimKDLoss(CompanionLoss):
 
     The nearest relative of TH-KD at α^TH = 1: here too the student predicts with the teacher's classifier alone, but it
     learns from the teacher's features only, with neither labels nor logits, and the projector in front of the
-    classifier is part of the published student.
+    classifier is part of the published student. SH-KD with the head frozen in its last run ends in the same way, a
+    student that predicts with its teacher's classifier, but there the teacher was made to fit: the classifier is a small
+    student's, which needs no projector.
 
     The student's `final_map` is therefore the projected one, whose mean is its embedding. Where the sizes of the maps
     still differ, the larger one is averaged down.

@@ -17,7 +17,13 @@ class SRRLLoss(CompanionLoss):
     The relative of TH-KD that compares the logits of the teacher's head themselves: TH-KD has the softened KL of the
     same two sets of logits, SRRL their squared difference, and that of the embeddings in addition. Both keep the
     student's own head for prediction. Like TH-KD with a projector, and unlike SimKD, SRRL leaves φ out of the published
-    student.
+    student. SH-KD goes the other way, a teacher being trained around a student's classifier; such a teacher can be the
+    one here, and g_t is then that classifier.
+
+    φ acts on the pooled embedding, as in the code of SimKD, where the weight comes from. In that of SRRL's own authors
+    it acts on the last feature map, a 1×1 convolution with batch normalisation and ReLU, and the mean over the positions
+    is taken afterwards: with `"linear"` both are the same, with `"linear_bn_relu"` mean and ReLU change places, and the
+    normalisation has the statistics of all positions.
 
     Args:
         student, teacher: See [`CompanionLoss`].

@@ -16,8 +16,8 @@ class StandardizedKDLoss(CompanionLoss):
     [`kd_loss`] of standardised logits (Sun et al., "Logit Standardization in Knowledge Distillation", arXiv
     2403.01427).
 
-    Each image's logits lose their mean and are divided by their standard deviation, so that the student need not reach
-    the teacher's range of logits. It takes the place of the KL of `kd`, and can stand beside that of the teacher's
+    Each image's logits lose their mean and are divided by their standard deviation, the unbiased one as in the authors'
+    code, so that the student need not reach the teacher's range of logits. It takes the place of the KL of `kd`, and can stand beside that of the teacher's
     head in TH-KD, whose logits on the student's embedding have the teacher's range anyway.
 
     Args:
@@ -43,7 +43,8 @@ class StandardizedKDLoss(CompanionLoss):
 
 def standardize(logits: torch.Tensor) -> torch.Tensor:
     """
-    The z-scores of each row: mean 0 and, unless all logits are equal, variance 1 over the classes.
+    The z-scores of each row: mean 0 and, unless all logits are equal, an unbiased variance of 1 over the classes. (The
+    authors' code adds 1e-7 to the deviation, which changes nothing but its gradient where all logits are equal.)
 
     Args:
         logits (`torch.Tensor` of shape `(batch_size, num_labels)`): Scores before the softmax.
@@ -51,4 +52,4 @@ def standardize(logits: torch.Tensor) -> torch.Tensor:
     Returns:
         `torch.Tensor` of shape `(batch_size, num_labels)`; zeros, without gradient, where all logits are equal.
     """
-    return unit(logits - logits.mean(dim=1, keepdim=True)) * math.sqrt(logits.shape[1])
+    return unit(logits - logits.mean(dim=1, keepdim=True)) * math.sqrt(logits.shape[1] - 1)
