@@ -95,7 +95,7 @@ METHODS: dict[str, Method] = {
     ),
     "inherited": Method(
         "Labels alone, through a frozen copy of the teacher's head as the only one: the limit alpha_th = 1 without KL",
-        "ProxylessKD (arXiv 2011.00265), MarginDistillation (arXiv 2003.02586), ArcDistill",
+        "ProxylessKD (arXiv 2011.00265), MarginDistillation (arXiv 2003.02586), ArcDistill (so named in arXiv 2407.01332)",
         student_head="teacher_frozen",
     ),
     "embedding": Method(
@@ -120,6 +120,12 @@ METHODS: dict[str, Method] = {
         f"{_REFERENCE} (second step: crd, weights 1 / 1.0 / 0.8)",
         kd=1.0,
         contrastive=0.8,
+    ),
+    "sh_kde": Method(
+        "SH-KD, last run, with the embedding distance; with an ordinary teacher, kde",
+        "form of the authors' code (kde, with a teacher of the second step); weights as kde",
+        kd=1.0,
+        embedding=32.0,
     ),
 }
 

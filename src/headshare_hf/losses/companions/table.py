@@ -130,7 +130,7 @@ COMPANIONS: dict[str, Companion] = {
     ),
     "srrl": Companion(
         SRRLLoss,
-        "The embedding, and the logits that the teacher's classifier gives it",
+        "The embedding, and the logits that the teacher's classifier gives it (SRRL: ICLR 2021, openreview ZzwDy_wiWv)",
         "scripts of DefangChen/SimKD, which have it with KD",
         1.0,
         1.0,
@@ -138,7 +138,7 @@ COMPANIONS: dict[str, Companion] = {
     ),
     "simkd": Companion(
         SimKDLoss,
-        "The last map alone, in front of the teacher's classifier",
+        "The last map alone, in front of the teacher's classifier (SimKD: arXiv 2203.14001)",
         "scripts of DefangChen/SimKD",
         1.0,
         1.0,
@@ -146,7 +146,7 @@ COMPANIONS: dict[str, Companion] = {
     ),
     "adadistill": Companion(
         AdaDistillLoss,
-        "Labels, around centers made of the teacher's embeddings",
+        "Labels, around centers made of the teacher's embeddings (AdaDistill)",
         "arXiv 2407.01332, which has no other loss",
         1.0,
         1.0,
