@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 from transformers import AutoModel, Pipeline
-from transformers.image_utils import load_image
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from ..evaluation import add_flipped, pair_similarities
-from ..models import HeadShareModel
+from ..models import HeadShareImageProcessor, HeadShareModel
+from .image_files import open_image
 
 
 TASK = "face-verification"
@@ -73,8 +73,11 @@ class FaceVerificationPipeline(_Pipeline):
             `dict` or a list of `dict`: `similarity` (cosine in [-1, 1]), `is_same` (`bool`), `threshold`, `far` and
             `rule` (both `None` where the threshold was given).
 
+        Images are not converted before the image processor of this package gets them: transparency becomes white.
+
         Raises:
-            ValueError: There are not two images, or no threshold fits.
+            ValueError: There are not two images, one cannot be read or has more than 8 bits per channel, or no threshold
+                fits.
         """
         if other is not None:
             inputs = (inputs, other)
@@ -111,7 +114,10 @@ class FaceVerificationPipeline(_Pipeline):
     def preprocess(self, pair: Any, timeout: float | None = None) -> dict[str, torch.Tensor]:
         """Two images, from wherever they are, as `pixel_values` of shape `(1, 2, num_channels, height, width)`."""
         pair = _as_pair(pair)
-        images = [load_image(pair[field], timeout=timeout) for field in _FIELDS]
+        images = [open_image(pair[field], timeout) for field in _FIELDS]
+        if not isinstance(self.image_processor, HeadShareImageProcessor):
+            # Others leave the conversion to pipelines.
+            images = [image.convert("RGB") for image in images]
         pixels = self.image_processor(images, return_tensors="pt")["pixel_values"]
         return {"pixel_values": pixels[None].to(self.dtype)}
 
