@@ -11,12 +11,20 @@ from toys import resnet
 
 from headshare_hf import HeadShareImageProcessor
 from headshare_hf.hub import TRAINING_FILE, select_files
-from headshare_hf.hub.publish import address_card
 from headshare_hf.models import CENTERS_FILE
+from headshare_hf.models.hub_card import address_card
 from headshare_hf.models.hub_commit import is_weights_file
 
 
 CARD = '---\nlicense: mit\ntags:\n- headshare_hf\n---\n\npipeline(model="your-name/net")\n'
+RESULT = """model-index:
+- name: net
+  results:
+  - task: {type: image-classification}
+    dataset: {type: someone/images, name: Images}
+    metrics:
+    - {type: accuracy, name: Top-1 accuracy, value: 99.0}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +79,11 @@ def test_what_is_missing_is_named(name, message, folder):
         ("README.md", "---\nlicense: [\n---\n", "metadata of the model card .*README.md cannot be read"),
         ("README.md", "---\ntags: []\n---\n", "README.md says no license"),
         ("README.md", "no metadata", "README.md says no license"),
+        (
+            "README.md",
+            CARD.replace("tags:", f"{RESULT}tags:"),
+            r"README.md: `model-index\[0\].results\[0\].metrics\[0\].value` is 99.0; expected a fraction",
+        ),
         (CENTERS_FILE, "", f"{CENTERS_FILE} is damaged or incomplete"),
         ("model.safetensors", "short", "model.safetensors is damaged or incomplete"),
     ],

@@ -4,13 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import HfApi, ModelCard
+from card_facts import CARD as RENDERED
+from card_facts import changed
+from huggingface_hub import HfApi, ModelCard, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
 from published_runs import CARD, FACE, num_commits, push
 from toys import assert_same, resnet, snapshot
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from headshare_hf import HeadShareForImageClassification, HeadShareImageProcessor, HeadShareModel
+from headshare_hf.hub import render_card
 from headshare_hf.models import CENTERS_FILE
 
 
@@ -59,6 +62,41 @@ def test_embeddings_alone_and_branches(hub):
     assert torch.equal(again.eval()(torch.ones(1, 3, 32, 32))[0], model.eval()(torch.ones(1, 3, 32, 32))[0])
 
 
+def test_the_examples_of_a_rendered_card_load_what_is_published(hub):
+    card = render_card(changed(RENDERED, "model.repo_id", "someone/else"))
+    push(resnet(), "addressed", card=card)
+    published = Path(hf_hub_download("alice/addressed", "README.md")).read_text(encoding="utf-8")
+    assert published == card.content.replace("someone/else", "alice/addressed") and "alice/addressed" in published
+    foreign = card.content.replace("- headshare_hf", "- other")
+    push(resnet(), "alice/foreign", card=foreign)
+    assert Path(hf_hub_download("alice/foreign", "README.md")).read_text(encoding="utf-8") == foreign
+
+
+@pytest.mark.parametrize("place", ["home", "beside", "there"])
+def test_a_card_that_shows_a_place_of_this_machine_is_refused(place, hub, tmp_path, tmp_path_factory, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths = {
+        "home": Path.home() / "gone" / "secret",
+        "beside": tmp_path / "gone",
+        "there": tmp_path_factory.mktemp("secret"),
+    }
+    card = f"{CARD}\nThe teacher is `{paths[place]}`.\n"
+    with pytest.raises(ValueError, match=f"the model card contains '{paths[place]}', a path of this machine; write"):
+        push(resnet(), "alice/refused", card=card)
+    assert not hub.log
+
+
+def _measured(**metric):
+    """The text of a card of this package, with one result."""
+    found = {"type": "accuracy", "name": "Top-1 accuracy", "value": 0.5, **metric}
+    lines = "".join(f"      {name}: {value}\n" for name, value in found.items())
+    return (
+        "---\nlicense: mit\ntags:\n- headshare_hf\nmodel-index:\n- name: net\n  results:\n"
+        "  - task:\n      type: image-classification\n    dataset:\n      type: someone/images\n      name: Images\n"
+        f"    metrics:\n    -{lines[5:]}---\n"
+    )
+
+
 class _SavesNothing:
     def save_pretrained(self, folder):
         pass
@@ -74,6 +112,11 @@ class _SavesNothing:
         ({"card": None}, "needs `card`, a ModelCard or its text: `render_card` of headshare_hf.hub writes one"),
         ({"card": "---\ntags: [a]\n---\n"}, "the model card says no license; add `license: ...`"),
         ({"card": "A text."}, "the model card says no license"),
+        ({"card": _measured(type="acuracy_foo", value=99.0)}, "`.*type` is 'acuracy_foo'; did you mean 'accuracy'"),
+        (
+            {"card": _measured(value=99.0)},
+            r"`model-index\[0\].results\[0\].metrics\[0\].value` is 99.0; expected a fr",
+        ),
         ({"image_processor": _SavesNothing()}, "a _SavesNothing saves no preprocessor_config.json; use HeadShare"),
         ({"create_pr": True}, "`push_to_hub` does not take create_pr"),
         ({"revision": "refs/pr/1"}, "`revision` 'refs/pr/1' is no branch name"),

@@ -4,7 +4,7 @@ import difflib
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..losses import COMPANIONS, PretrainedCompanionLoss
 from ..losses.companions import PRETRAINING_EPOCHS
 from ..models import backbone_names
+from ..models.card_metrics import METRICS
 from .card_checks import check_fields, is_non_commercial
 from .card_fields import LOCAL_DATA, CardFields, CardHead, CardMethod, CardResult
 from .card_verification import SUBJECTS, TASK, head_text, pair_results, pair_rows
@@ -19,27 +20,6 @@ from .card_verification import SUBJECTS, TASK, head_text, pair_results, pair_row
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 
-
-class HubMetric(NamedTuple):
-    """
-    What the Hub calls a metric.
-
-    Attributes:
-        type (`str`): Identifier of a metric of the Hub.
-        name (`str`): Shown beside the value; tells apart metrics of one type.
-    """
-
-    type: str
-    name: str
-
-
-# Names that evaluation gives, without the `eval_` of the Trainer. Metrics of the mixed prediction are not here: they
-# need the teacher's head, which the published weights do not have.
-METRICS: dict[str, HubMetric] = {
-    "accuracy": HubMetric("accuracy", "Top-1 accuracy"),
-    "top5_accuracy": HubMetric("accuracy", "Top-5 accuracy"),
-    "mean_per_class_accuracy": HubMetric("accuracy", "Mean per-class accuracy"),
-}
 
 TASKS = {"image-classification": "Image Classification"}
 

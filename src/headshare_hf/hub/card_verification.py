@@ -1,11 +1,11 @@
 """What a model card says about verification: names of metrics, and words that fit what is on the images."""
 
 import math
-import re
 from typing import NamedTuple
 
 from huggingface_hub import EvalResult
 
+from ..models.card_metrics import PAIR_METRICS, HubMetric, find_pair_metric
 from .card_fields import LOCAL_DATA, CardHead, CardPairs, CardVerification
 
 
@@ -39,40 +39,23 @@ SUBJECTS: dict[str, Subject] = {
     "characters": Subject("character", "the same character", "characters", "Character Verification", ()),
 }
 
-# Identifiers of the Hub, or names that nothing else there has, and what people read.
-_METRICS = {
-    "accuracy": ("accuracy", "Accuracy over {folds} folds"),
-    "auc": ("roc_auc", "Area under the ROC curve"),
-    "eer": ("eer", "Equal error rate"),
-}
-_TAR = re.compile(r"tar@far=(?P<far>[^/]+)/(?P<rule>at_most|nearest)")
-
 
 def is_pair_metric(name: str) -> bool:
     """Whether a card has a name for this metric of a set of pairs."""
-    return name in _METRICS or _TAR.fullmatch(name) is not None
+    return find_pair_metric(name) is not None
 
 
-def pair_metric(name: str, pairs: CardPairs) -> tuple[str, str]:
+def pair_metric(name: str, pairs: CardPairs) -> HubMetric:
     """
     A metric of [`CardPairs`] as the Hub calls it.
-
-    Returns:
-        `tuple[str, str]`: Type, and name for people.
 
     Raises:
         ValueError: There is no such metric.
     """
-    rate = _TAR.fullmatch(name)
-    if rate is not None:
-        return "tar", f"TAR at FAR {rate['far']} (rule {rate['rule']})"
-    if name not in _METRICS:
-        raise ValueError(
-            f"unknown metric {name!r} of pairs; a model card knows: {', '.join(_METRICS)}, tar@far=.../at_most and "
-            "tar@far=.../nearest"
-        )
-    kind, title = _METRICS[name]
-    return kind, title.format(folds=pairs.num_folds)
+    found = find_pair_metric(name, pairs.num_folds)
+    if found is None:
+        raise ValueError(f"unknown metric {name!r} of pairs; a model card knows: {', '.join(PAIR_METRICS)}")
+    return found
 
 
 def pair_results(verification: CardVerification) -> list[EvalResult]:
@@ -84,9 +67,9 @@ def pair_results(verification: CardVerification) -> list[EvalResult]:
             task_name=SUBJECTS[verification.subject].task,
             dataset_type=pairs.id.removeprefix(LOCAL_DATA),
             dataset_name=pairs.name,
-            metric_type=pair_metric(name, pairs)[0],
+            metric_type=pair_metric(name, pairs).type,
             metric_name=(
-                f"{pair_metric(name, pairs)[1]}, {pairs.name}, {pairs.num_genuine + pairs.num_impostor:,} pairs, "
+                f"{pair_metric(name, pairs).name}, {pairs.name}, {pairs.num_genuine + pairs.num_impostor:,} pairs, "
                 f"{mirrored} mirrored images"
             ),
             metric_value=round(value, 6),
@@ -103,7 +86,7 @@ def pair_rows(verification: CardVerification) -> list[tuple[str, str, CardPairs]
         for name, value in pairs.values.items():
             error = pairs.accuracy_standard_error if name == "accuracy" else None
             shown = f"{100 * value:.2f}" + ("" if error is None else f" ± {100 * error:.2f}")
-            rows.append((pair_metric(name, pairs)[1], shown, pairs))
+            rows.append((pair_metric(name, pairs).name, shown, pairs))
     return rows
 
 

@@ -1,20 +1,17 @@
 """Publishing a folder: what of it goes to the Hub, what it must be like, and one commit that holds all of it."""
 
 import logging
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi
 
+from ..models.hub_card import address_card
 from ..models.hub_commit import CARD_FILE, check_target, commit_files, open_repository
 from .publish_files import select_files
 
 
 logger = logging.getLogger(__name__)
-
-# What the code of a card loads, in the words of the card's templates.
-_LOADED = re.compile(r'(?:from_pretrained\(|model=)"([^"]+)"')
 
 
 @dataclass(frozen=True)
@@ -79,17 +76,3 @@ def publish_folder(
     done, changed = commit_files(api, repo_id, contents, revision, message)
     logger.info("%s: %s", repo_id, f"commit {done.oid}" if changed else "it holds this content already, no commit")
     return Publication(repo_id, done.oid, done.commit_url, tuple(files), changed)
-
-
-def address_card(text: str, repo_id: str) -> str:
-    """
-    A card whose examples load `repo_id`. A card is often written before that is known.
-
-    Args:
-        text (`str`): The card. One that [`render_card`] did not write is returned as it is.
-        repo_id (`str`): Where it will be.
-    """
-    loaded = _LOADED.search(text)
-    if loaded is None or not re.search(r"^- headshare_hf$", text, re.MULTILINE):
-        return text
-    return text.replace(f'"{loaded[1]}"', f'"{repo_id}"')

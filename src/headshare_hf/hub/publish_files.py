@@ -1,8 +1,6 @@
 """The files of a folder that are published, each checked before anything is sent."""
 
 import json
-import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +11,10 @@ from transformers.dynamic_module_utils import get_relative_imports
 
 from ..models import CENTERS_FILE
 from ..models.hub_cache import CONFIG_FILE, INDEX_FILE, PROCESSOR_FILE, WEIGHTS_FILE
-from ..models.hub_commit import CARD_FILE, TRAINING_FILE, check_card
+from ..models.hub_card import check_card, check_places
+from ..models.hub_commit import CARD_FILE, TRAINING_FILE
 
 
-# Neither the end of an address or of a tag, nor a division.
-_ABSOLUTE = re.compile(r"(?<![\w./:~<-])/[^\s\"'`<>|()\[\]{},;/][^\s\"'`<>|()\[\]{},;]*")
 _REMEDIES = {
     CARD_FILE: "the model card; write it with `render_card` of headshare_hf.hub, or by running the recipe again",
     CONFIG_FILE: "the configuration; save the model with `save_pretrained`",
@@ -52,7 +49,7 @@ def select_files(folder: str | Path) -> dict[str, Path]:
     if (folder / TRAINING_FILE).is_file():
         settings = _read_json(folder / TRAINING_FILE)
         # Without the escapes of JSON, which hide letters of a path.
-        _check_places(folder / TRAINING_FILE, json.dumps(settings, ensure_ascii=False))
+        check_places(json.dumps(settings, ensure_ascii=False), folder / TRAINING_FILE, _parents(folder))
         names.append(TRAINING_FILE)
     return {name: folder / name for name in names}
 
@@ -70,20 +67,12 @@ def _check_card(path: Path) -> None:
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"the metadata of the model card {path} cannot be read ({error}); write it again") from error
     check_card(card, f"the model card {path}")
-    _check_places(path, path.read_text(encoding="utf-8"))
+    check_places(path.read_text(encoding="utf-8"), path, _parents(path.parent))
 
 
-def _check_places(path: Path, text: str) -> None:
-    """Refuses a text that shows where something is on this machine."""
-    folder = path.parent
-    places = {str(place) for place in (Path.home(), folder.absolute().parent, folder.resolve().parent)} - {"/"}
-    known = [re.search(rf"(?<![\w./:~-]){re.escape(place)}(?![\w.-])[^\s\"'`<>]*", text) for place in sorted(places)]
-    tokens = (token.rstrip(".,:;") for token in _ABSOLUTE.findall(text))
-    found = [*(match[0] for match in known if match), *filter(os.path.exists, tokens)]
-    if found:
-        raise ValueError(
-            f"{path} contains {found[0]!r}, a path of this machine; write a Hub id or a name in its place"
-        )
+def _parents(folder: Path) -> list[Path]:
+    """Where other runs of this machine are likely to be."""
+    return [folder.absolute().parent, folder.resolve().parent]
 
 
 def _weights(folder: Path, config: dict[str, Any]) -> list[str]:

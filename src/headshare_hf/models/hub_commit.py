@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.utils import validate_repo_id
 
 from .class_centers import CENTERS_FILE
@@ -36,15 +36,6 @@ def check_target(repo_id: str, revision: str | None) -> None:
     validate_repo_id(repo_id)
     if revision is not None and _NO_BRANCH.match(revision):
         raise ValueError(f"`revision` {revision!r} is no branch name, and commits go to a branch; give its name")
-
-
-def check_card(card: ModelCard, name: str = "the model card") -> None:
-    """
-    Raises:
-        ValueError: The metadata of a card say no license.
-    """
-    if not card.data.to_dict().get("license"):
-        raise ValueError(f"{name} says no license; add `license: ...` to its metadata")
 
 
 def open_repository(api: HfApi, repo_id: str, private: bool | None, revision: str | None) -> str:

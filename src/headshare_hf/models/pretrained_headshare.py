@@ -18,7 +18,8 @@ from .backbone_shapes import recognize_backbone
 from .configuration_headshare import HeadShareConfig
 from .damaged_files import damage_named
 from .hub_cache import INDEX_FILE, PROCESSOR_FILE, WEIGHTS_FILE, explained, local_folder
-from .hub_commit import CARD_FILE, check_card, check_target, commit_files, open_repository
+from .hub_card import address_card, check_card, check_places
+from .hub_commit import CARD_FILE, check_target, commit_files, open_repository
 
 
 # Bytes; what torch allocates on the CPU starts at a multiple of it.
@@ -121,8 +122,8 @@ class HeadSharePreTrainedModel(PreTrainedModel):
         Args:
             repo_id (`str`): Where to, `namespace/name`; without a namespace, that of the user. It is made if needed.
             image_processor ([`HeadShareImageProcessor`] or another one): What prepares images for this model.
-            card (`huggingface_hub.ModelCard` or `str`): What `headshare_hf.hub.render_card` returns, or any other card
-                whose metadata say a license.
+            card (`huggingface_hub.ModelCard` or `str`): What `headshare_hf.hub.render_card` returns, whose examples are
+                made to load `repo_id`, or any other card whose metadata say a license.
             private (`bool`, *optional*): Whether a repository that is made is private.
             revision (`str`, *optional*): Branch to commit to; it is made from `main` if it does not exist.
             commit_message (`str`, *optional*, defaults to `"Upload model"`): Of the commit.
@@ -134,8 +135,9 @@ class HeadSharePreTrainedModel(PreTrainedModel):
             `huggingface_hub.CommitInfo`: The commit that holds the content, an earlier one if it held all of it already.
 
         Raises:
-            ValueError: Image processor or card are missing, the card says no license, the id or the branch is none, or
-                the repository is public and `private=True` was asked for. Nothing has been sent then.
+            ValueError: Image processor or card are missing, the card says no license, shows a path of this machine, or
+                is one of this package with an unknown metric or a value that is no fraction; the id or the branch is
+                none, or the repository is public and `private=True` was asked for. Nothing has been sent then.
             huggingface_hub.errors.HfHubHTTPError: What the Hub answers, unchanged.
         """
         if kwargs:
@@ -146,7 +148,9 @@ class HeadSharePreTrainedModel(PreTrainedModel):
             self.save_pretrained(folder, max_shard_size=max_shard_size)
             api = HfApi(token=token)
             repo_id = open_repository(api, repo_id, private, revision)
-            files = {path.name: path for path in sorted(Path(folder).iterdir())}
+            files: dict[str, Path | bytes] = {path.name: path for path in sorted(Path(folder).iterdir())}
+            text = Path(folder, CARD_FILE).read_text(encoding="utf-8")
+            files[CARD_FILE] = address_card(text, repo_id).encode()
             return commit_files(api, repo_id, files, revision, commit_message or "Upload model")[0]
 
 
@@ -164,6 +168,7 @@ def _save_companions(folder: Path, image_processor: Any, card: ModelCard | str |
         )
     card = ModelCard(card) if isinstance(card, str) else card
     check_card(card)
+    check_places(card.content, "the model card", [Path.cwd()])
     card.save(folder / CARD_FILE)
     image_processor.save_pretrained(folder)
     if not (folder / PROCESSOR_FILE).is_file():
