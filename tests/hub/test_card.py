@@ -8,6 +8,8 @@ import jinja2
 import pytest
 from card_facts import CARD, PLAIN, REQUIRED, RESULT, changed, text
 from huggingface_hub import ModelCard
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 
 from headshare_hf import HeadShareConfig, HeadShareForImageClassification, HeadShareImageProcessor
@@ -35,6 +37,16 @@ def test_metadata_is_read_back_from_the_saved_file(tmp_path):
     assert (first.dataset_type, first.dataset_name) == ("uoft-cs/cifar100", "CIFAR-100")
     card.save(tmp_path / "again.md")
     assert (tmp_path / "again.md").read_text() == (tmp_path / "README.md").read_text()
+
+
+def test_data_that_are_not_on_the_hub_get_no_type_that_it_could_link():
+    data = replace(CARD.dataset, id="local/cifar100")
+    card = render_card(replace(CARD, dataset=data, results=(replace(RESULT, dataset_id=data.id),)))
+    (result,) = card.data.eval_results
+    assert (result.dataset_type, result.dataset_name) == ("cifar100 (not on the Hub)", "CIFAR-100")
+    with pytest.raises(HFValidationError):
+        validate_repo_id(result.dataset_type)
+    assert card.data.datasets is None and "CIFAR-100 (`cifar100`, not on the Hub)" in card.text
 
 
 def test_the_text_tells_every_fact():

@@ -22,5 +22,5 @@ def test_a_card_in_the_repository_is_what_its_facts_render(name):
 def test_data_that_are_not_on_the_hub_are_named_and_not_linked(name):
     card = ModelCard.load(SCRIPT["FOLDER"] / name)
     assert "datasets" not in card.data.to_dict() and "local/" not in card.content
-    assert {result.dataset_type for result in card.data.eval_results} == {"omniglot-8alphabets"}
+    assert {result.dataset_type for result in card.data.eval_results} == {"omniglot-8alphabets (not on the Hub)"}
     assert "| data | Omniglot, 8 alphabets (`omniglot-8alphabets`, not on the Hub) |" in card.text

@@ -117,7 +117,7 @@ def test_the_metadata_name_set_far_rule_pairs_and_mirroring(tmp_path):
     }
     first = data.eval_results[0]
     assert (first.task_type, first.task_name) == ("image-feature-extraction", "Face Verification")
-    assert (first.dataset_type, first.dataset_name) == ("lfw", "lfw")
+    assert (first.dataset_type, first.dataset_name) == ("lfw (not on the Hub)", "lfw")
 
 
 def test_the_text_of_a_face_network_tells_every_fact():

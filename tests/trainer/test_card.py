@@ -279,7 +279,7 @@ def test_a_recipe_with_classes_held_out_writes_its_card(eval_split, drawings, tm
     card = ModelCard.load(tmp_path / "README.md")
     pairs = [result for result in card.data.eval_results if result.task_type == "image-feature-extraction"]
     assert {(result.dataset_name, result.dataset_type) for result in pairs} == {
-        ("Colors: classes held out", drawings.name)
+        ("Colors: classes held out", f"{drawings.name} (not on the Hub)")
     }
     assert card.data.datasets is None and f"Colors (`{drawings.name}`, not on the Hub)" in card.text
     assert all("20 pairs, without mirrored images" in result.metric_name for result in pairs)

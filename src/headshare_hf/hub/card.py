@@ -14,7 +14,7 @@ from ..losses.companions import PRETRAINING_EPOCHS
 from ..models import backbone_names
 from ..models.card_metrics import METRICS
 from .card_checks import check_fields, is_non_commercial
-from .card_fields import LOCAL_DATA, CardFields, CardHead, CardMethod, CardResult
+from .card_fields import LOCAL_DATA, CardFields, CardHead, CardMethod, CardResult, data_type
 from .card_verification import SUBJECTS, TASK, head_text, pair_results, pair_rows
 
 
@@ -120,8 +120,7 @@ def _eval_result(result: CardResult) -> EvalResult:
     return EvalResult(
         task_type=result.task,
         task_name=_look_up(TASKS, result.task, "task"),
-        # The Hub asks for it; without a namespace it names no data set there.
-        dataset_type=result.dataset_id.removeprefix(LOCAL_DATA),
+        dataset_type=data_type(result.dataset_id),
         dataset_name=result.dataset_name,
         dataset_split=result.split,
         metric_type=metric.type,

@@ -10,8 +10,23 @@ from ..losses import LossWeights
 # Stands before the names of data that are not on the Hub, which then have the form of an id there.
 LOCAL_DATA = "local/"
 
+# Stands behind them in the metadata of results, which must name a data set: without a blank and parentheses the Hub may
+# take `cifar100` for a set of somebody.
+_NOT_ON_HUB = "{} (not on the Hub)"
+
 # Marks the fields that may be left empty; every other one is required.
 _OPTIONAL = {"optional": True}
+
+
+def data_type(dataset_id: str) -> str:
+    """
+    What the metadata of results call a data set: its Hub id, or what cannot be one.
+
+    Args:
+        dataset_id (`str`): As `CardDataset.id`.
+    """
+    name = dataset_id.removeprefix(LOCAL_DATA)
+    return dataset_id if name == dataset_id else _NOT_ON_HUB.format(name)
 
 
 @dataclass(frozen=True)

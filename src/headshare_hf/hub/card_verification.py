@@ -6,7 +6,7 @@ from typing import NamedTuple
 from huggingface_hub import EvalResult
 
 from ..models.card_metrics import PAIR_METRICS, HubMetric, find_pair_metric
-from .card_fields import LOCAL_DATA, CardHead, CardPairs, CardVerification
+from .card_fields import CardHead, CardPairs, CardVerification, data_type
 
 
 # The Hub has no task of comparing two images; this one is that of the embeddings.
@@ -65,7 +65,7 @@ def pair_results(verification: CardVerification) -> list[EvalResult]:
         EvalResult(
             task_type=TASK,
             task_name=SUBJECTS[verification.subject].task,
-            dataset_type=pairs.id.removeprefix(LOCAL_DATA),
+            dataset_type=data_type(pairs.id),
             dataset_name=pairs.name,
             metric_type=pair_metric(name, pairs).type,
             metric_name=(
