@@ -110,6 +110,31 @@ def test_the_tap_reads_what_the_classifier_reads(name):
         tap.take()
 
 
+@pytest.mark.parametrize("name", FOREIGN)
+def test_inside_of_without_logits_the_classifier_is_not_run(name):
+    model, images = FOREIGN[name]().eval(), torch.randn(2, 3, 32, 32)
+    tap, before = embedding_tap(model), snapshot(model)
+    with torch.no_grad():
+        logits = model(pixel_values=images).logits
+        expected = tap.take()
+        with pytest.raises(RuntimeError, match="halfway"), tap.without_logits():
+            assert model(pixel_values=images).logits.shape == (2, WIDTH)
+            assert torch.equal(tap.take(), expected)
+            assert_same(snapshot(model), before)
+            raise RuntimeError("halfway")
+        assert torch.equal(model(pixel_values=images).logits, logits)
+    assert "forward" not in vars(find_classifier(model))
+
+
+def test_without_logits_gives_back_a_forward_of_the_layer_s_own():
+    model = vit(NUM_LABELS, WIDTH, image_size=32)
+    layer = find_classifier(model)
+    layer.forward = own = lambda embeddings: 2 * embeddings
+    with embedding_tap(model).without_logits():
+        assert layer.forward is not own
+    assert layer.forward is own
+
+
 def test_our_models_need_no_tap():
     assert embedding_tap(resnet()) is None
 

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from toys import NUM_LABELS, ToyImages, arguments, assert_same, losses, resnet, snapshot, vit
 
 from headshare_hf import DistillationTrainer
+from headshare_hf.models import find_classifier
 from headshare_hf.trainer import large_heads
 
 
@@ -63,6 +65,53 @@ def test_a_foreign_teacher_is_asked_for_its_embedding(tmp_path):
         runs.append(losses(trainer))
         student.load_state_dict(start)
     assert runs[1] == pytest.approx(runs[0], rel=1e-5)
+
+
+class _LargestProduct(TorchDispatchMode):
+    """The most columns of any result that has a row for each of `images`."""
+
+    def __init__(self, images):
+        super().__init__()
+        self.images, self.columns = images, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        for tensor in found if isinstance(found, (tuple, list)) else (found,):
+            if torch.is_tensor(tensor) and tensor.dim() == 2 and len(tensor) == self.images:
+                self.columns = max(self.columns, tensor.shape[1])
+        return found
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_the_logits_of_a_foreign_teacher_are_held_where_losses_need_them_only(chunked, tmp_path):
+    """Its classifier sees two images once, to be checked; afterwards it is as it was."""
+    student, teacher = resnet(seed=1, embedding_size=32, projector="linear", num_labels=300), vit(300)
+    before, rows = snapshot(teacher), []
+    find_classifier(teacher).register_forward_hook(lambda module, args, output: rows.append(output.shape))
+    args = arguments(tmp_path, method="th_kd_coupled", chunked_losses=chunked)
+    trainer = DistillationTrainer(student, args, teacher=teacher, train_dataset=ToyImages())
+    trainer.train()
+    wide = [shape for shape in rows if shape[1] == 300]
+    assert set(wide) == ({(2, 300)} if chunked else {(16, 300)}) and (len(wide) == 2) == chunked
+    with _LargestProduct(16) as seen:
+        output = trainer.teacher(torch.randn(16, 3, 16, 16))
+    assert seen.columns == (32 if chunked else 300) and output.embeddings.shape == (16, 32)
+    assert_same(snapshot(teacher), before)
+    assert teacher(torch.randn(1, 3, 16, 16)).logits.shape == (1, 300)
+
+
+def test_a_foreign_teacher_with_a_second_head_is_still_refused(tmp_path):
+    class TwoHeads(type(vit())):
+        def forward(self, *args, **kwargs):
+            output = super().forward(*args, **kwargs)
+            output.logits = output.logits + 1
+            return output
+
+    teacher = TwoHeads(vit().config)
+    student = resnet(seed=1, embedding_size=32, projector="linear")
+    args = arguments(tmp_path, method="th_kd_coupled", chunked_losses=True)
+    with pytest.raises(ValueError, match="not those of its classifier on its embedding"):
+        DistillationTrainer(student, args, teacher=teacher, train_dataset=ToyImages()).train()
 
 
 def test_many_classes_switch_by_themselves(tmp_path, monkeypatch):

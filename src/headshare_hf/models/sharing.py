@@ -5,6 +5,8 @@ The mechanism behind TH-KD and SH-KD (arXiv 2201.06945, section 3): the classifi
 of another, so both must agree on the width of the embedding, on the classes and on their order.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -91,10 +93,31 @@ class EmbeddingTap:
             )
         return embeddings
 
+    @contextlib.contextmanager
+    def without_logits(self) -> Iterator[None]:
+        """
+        Inside of it the classifier returns what it reads, so that the model computes no matrix of images times classes.
+        No weight is touched.
+        """
+        layer: Any = self._head
+        own = vars(layer).get("forward")
+        layer.forward = _unchanged
+        try:
+            yield
+        finally:
+            # A method of the instance hides that of the class, unless somebody else had put one there already.
+            del layer.forward
+            if own is not None:
+                layer.forward = own
+
     def remove(self) -> None:
         """Takes the hook off the model."""
         self._handle.remove()
         _TAPS.pop(self._head, None)
+
+
+def _unchanged(embeddings: torch.Tensor) -> torch.Tensor:
+    return embeddings
 
 
 _TAPS: WeakKeyDictionary[nn.Module, EmbeddingTap] = WeakKeyDictionary()

@@ -41,8 +41,8 @@ class FrozenTeacher:
         autocast (`contextlib.AbstractContextManager`): Makes the precision it computes in.
         needs_embedding (`bool`, *optional*, defaults to `True`): Whether its embedding or its classifier will be used.
             A teacher that gives logits alone may have any kind of classifier.
-        needs_logits (`bool`, *optional*, defaults to `True`): Whether its logits will be used. This package's models do
-            not run their classifier otherwise.
+        needs_logits (`bool`, *optional*, defaults to `True`): Whether its logits will be used. Its classifier is not run
+            otherwise, except once on two images of a foreign network, which show that it is the only one.
         fold (`bool`, *optional*): See `fold_teacher` of [`DistillationConfig`].
         read_by_layers (`bool`, *optional*, defaults to `False`): Whether layers that learn read its output.
         with_maps (`bool`, *optional*, defaults to `False`): Whether its feature maps will be used.
@@ -67,7 +67,7 @@ class FrozenTeacher:
         self._needs_embedding = needs_embedding
         self._tap = embedding_tap(model) if needs_embedding else None
         self._checked = not needs_embedding
-        self._without_head = not needs_logits and self._tap is None
+        self._needs_logits = needs_logits
         self._fold = fold
         self._options: dict[str, Any] = {"output_hidden_states": True} if with_maps else {}
         # Tensors made in inference mode cannot be kept for the gradient of a layer.
@@ -95,6 +95,10 @@ class FrozenTeacher:
         """
         with self._without_gradient(), self._autocast():
             images = self._adapter(pixel_values).to(self._dtype)
+            if self._tap is not None and not self._needs_logits and not self._checked:
+                # Two images show it as well as all of them, whose logits are not to be held.
+                logits = cast(Any, self.model)(pixel_values=images[:2]).logits
+                self._check_once(logits, self._tap.take())
         if self._network is None:
             self._network = self._prepared(images)
         with self._without_gradient(), self._autocast():
@@ -107,15 +111,22 @@ class FrozenTeacher:
         return folded_network(self.model, self._run, images, self.shared_classifier, required=bool(self._fold))
 
     def _run(self, network: nn.Module, images: torch.Tensor) -> TeacherOutput:
-        if self._without_head:
-            output = cast(Any, network).base_model(images, **self._options)
-            return TeacherOutput(None, output.embeddings, maps=self._maps(output))
+        if not self._needs_logits:
+            return self._run_without_logits(network, images)
         output = network(pixel_values=images, **self._options)
         embeddings = None
         if self._needs_embedding:
             embeddings = output.embeddings if self._tap is None else self._tap.take()
             self._check_once(output.logits, embeddings)
         return TeacherOutput(output.logits, embeddings, maps=self._maps(output))
+
+    def _run_without_logits(self, network: nn.Module, images: torch.Tensor) -> TeacherOutput:
+        if self._tap is None:
+            output = cast(Any, network).base_model(images, **self._options)
+            return TeacherOutput(None, output.embeddings, maps=self._maps(output))
+        with self._tap.without_logits():
+            output = network(pixel_values=images, **self._options)
+        return TeacherOutput(None, self._tap.take(), maps=self._maps(output))
 
     def _maps(self, output: Any) -> dict[str, Any] | None:
         return feature_maps(output) if self._options else None
