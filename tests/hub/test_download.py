@@ -232,7 +232,7 @@ def test_class_centers_that_are_not_in_the_cache_are_named(faces, tmp_path, monk
 
 
 @pytest.mark.parametrize("load", [AutoModelForImageClassification.from_pretrained, load_classifier, load_teacher])
-def test_errors_of_the_hub_come_through(load, hub, tmp_path):
+def test_errors_of_the_hub_come_through(load, hub, student, tmp_path):
     push(resnet(), "alice/private", private=True)
     push(resnet(), "alice/gated")
     HfApi().update_repo_settings("alice/gated", gated="manual")
