@@ -4,7 +4,8 @@ import json
 
 import pytest
 import torch
-from toys import resnet
+from toys import resnet, vit
+from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
 from headshare_hf import HeadShareImageProcessor
 from headshare_hf.hub import ExportOptions, OnnxModel, export_run, quantize_onnx, run_export
@@ -76,10 +77,20 @@ def test_nothing_is_written_where_the_teacher_is_missing(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_truncated_teacher_is_named(tmp_path):
+    model, teacher = _save(tmp_path / "model"), tmp_path / "teacher"
+    vit(image_size=32).save_pretrained(teacher)
+    HeadShareImageProcessor().save_pretrained(teacher)
+    path = teacher / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=f"{path} is damaged or cut off"):
+        _export(tmp_path, model, teacher=str(teacher))
+
+
 def test_a_teacher_has_a_revision(tmp_path, monkeypatch):
     model, teacher = _save(tmp_path / "model"), _save(tmp_path / "teacher", head_type="cosine")
     asked = []
-    for kind in (export_run.AutoConfig, export_run.AutoImageProcessor, export_run.AutoModel):
+    for kind in (AutoConfig, AutoImageProcessor, AutoModel):
         load = kind.from_pretrained
 
         def stand_in(name, revision=None, load=load, **options):

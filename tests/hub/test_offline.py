@@ -1,5 +1,8 @@
 """Without a network: every way of loading tells what the cache holds, and that a folder does not exist."""
 
+import tempfile
+from pathlib import Path
+
 import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
@@ -10,13 +13,32 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageClassification,
 import headshare_hf.hub  # noqa: F401 (makes the pipeline known)
 from headshare_hf import HeadShareConfig, HeadShareForImageClassification, HeadShareImageProcessor, HeadShareModel
 from headshare_hf.evaluation.face_model import load_face_model
+from headshare_hf.hub import ExportOptions, run_export
 from headshare_hf.trainer import load_classifier, load_teacher
 
 
 STUDENT = "alice/offline"
 OWN = (HeadShareForImageClassification, HeadShareModel, HeadShareConfig, HeadShareImageProcessor)
-LOADERS = [*(kind.from_pretrained for kind in OWN), load_classifier, load_teacher, load_face_model]
-NAMES = [*(kind.__name__ for kind in OWN), "load_classifier", "load_teacher", "load_face_model"]
+
+
+def export(name, revision=None):
+    with tempfile.TemporaryDirectory() as folder:
+        run_export(ExportOptions(name, Path(folder), revision, batch_sizes=(1,), repeats=1))
+
+
+def export_beside_a_teacher(name, revision=None):
+    teacher = name if revision is None else f"{name}@{revision}"
+    with tempfile.TemporaryDirectory() as folder:
+        student = Path(folder, "student")
+        resnet().save_pretrained(student)
+        HeadShareImageProcessor().save_pretrained(student)
+        options = {"teacher": teacher, "batch_sizes": (1,), "repeats": 1, "embeddings_only": True}
+        run_export(ExportOptions(str(student), Path(folder, "out"), **options))
+
+
+FUNCTIONS = (load_classifier, load_teacher, load_face_model, export, export_beside_a_teacher)
+LOADERS = [*(kind.from_pretrained for kind in OWN), *FUNCTIONS]
+NAMES = [*(kind.__name__ for kind in OWN), *(function.__name__ for function in FUNCTIONS)]
 every_loader = pytest.mark.parametrize("load", LOADERS, ids=NAMES)
 
 
@@ -80,7 +102,13 @@ def test_pipelines_of_a_model_whose_weights_are_not_cached(task, student, cache)
 def test_the_image_processor_alone_is_not_cached(student, cache):
     HeadShareModel.from_pretrained(STUDENT)
     cache()
-    for load in (HeadShareImageProcessor.from_pretrained, load_teacher, load_face_model):
+    for load in (
+        HeadShareImageProcessor.from_pretrained,
+        load_teacher,
+        load_face_model,
+        export,
+        export_beside_a_teacher,
+    ):
         with pytest.raises(OSError, match=f"The Hub was not reached. Of {STUDENT}, the cache .* holds: {student}"):
             load(STUDENT)
 

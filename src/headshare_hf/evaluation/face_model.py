@@ -85,7 +85,7 @@ def load_face_model(name_or_path: str, revision: str | None = None) -> FaceModel
             "and give them with --features"
         )
     commit = cached_commit(name_or_path, {"revision": revision})
-    processor = _load_processor(name_or_path, commit or revision)
+    processor = load_image_processor(name_or_path, commit or revision)
     model = HeadShareModel.from_pretrained(name_or_path, revision=commit or revision, dtype=torch.float32)
     return FaceModel(name_or_path, commit, weights_digest(model), model, processor)
 
@@ -116,7 +116,16 @@ def load_features(path: str | Path) -> StoredFeatures:
     return StoredFeatures(path, values)
 
 
-def _load_processor(name_or_path: str, revision: str | None) -> Any:
+def load_image_processor(name_or_path: str, revision: str | None = None) -> Any:
+    """
+    Args:
+        name_or_path (`str`): Hub id or folder.
+        revision (`str`, *optional*): Branch, tag or commit on the Hub.
+
+    Raises:
+        OSError: It is neither in the cache nor to be reached; tells what the cache holds.
+        ValueError: Folder or repository have no image processor.
+    """
     options = {"revision": revision}
     try:
         with explained(name_or_path, options, PROCESSOR_FILE):

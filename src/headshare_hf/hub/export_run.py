@@ -9,13 +9,16 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
+from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
 
 from ..data import ImageClassificationDataset, VerificationSet, load_images, load_verification_set
 from ..data.pixels import working_size
 from ..evaluation import Verifier
-from ..models import HeadShareForImageClassification, HeadShareModel
+from ..evaluation.face_model import load_image_processor
+from ..models import HeadShareConfig, HeadShareForImageClassification, HeadShareModel
 from ..models.configuration_headshare import has_placeholder_labels
+from ..models.damaged_files import damage_named
+from ..models.hub_cache import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, cached_commit, explained
 from .export import DEFAULT_OPSET, export_onnx, export_program
 from .latency import LatencyEntry, latency_table
 from .onnx_model import OnnxModel
@@ -108,7 +111,8 @@ def run_export(options: ExportOptions) -> dict[str, Any]:
         `dict[str, Any]`: What `export.json` holds.
 
     Raises:
-        OSError: There is no such model or teacher; nothing is written then.
+        OSError: There is no such model or teacher, or one is neither in the cache nor to be reached; nothing is written
+            then.
         ImportError, ValueError: As [`export_onnx`], [`quantize_onnx`] and the loading of data.
     """
     model, processor = _load(options)
@@ -135,16 +139,19 @@ def run_export(options: ExportOptions) -> dict[str, Any]:
 
 
 def _load(options: ExportOptions) -> tuple[nn.Module, Any]:
-    config = AutoConfig.from_pretrained(options.model, revision=options.revision)
-    if config.model_type != "headshare":
+    name, revision = options.model, options.revision
+    config, _ = HeadShareConfig.get_config_dict(name, revision=revision)
+    if config.get("model_type") != "headshare":
         raise ValueError(
-            f"{options.model} is a model of type {config.model_type!r}, and this export reads type 'headshare'; for "
+            f"{name} is a model of type {config.get('model_type')!r}, and this export reads type 'headshare'; for "
             "others use optimum"
         )
-    only = options.embeddings_only or HeadShareModel.__name__ in (config.architectures or [])
+    only = options.embeddings_only or HeadShareModel.__name__ in (config.get("architectures") or [])
     kind = HeadShareModel if only else HeadShareForImageClassification
-    model = kind.from_pretrained(options.model, revision=options.revision, dtype=torch.float32)
-    return model, AutoImageProcessor.from_pretrained(options.model, revision=options.revision)
+    # Weights and image processor are of the commit that the configuration was read from.
+    revision = cached_commit(name, {"revision": revision}) or revision
+    processor = load_image_processor(name, revision)
+    return kind.from_pretrained(name, revision=revision, dtype=torch.float32), processor
 
 
 def _quantize(options: ExportOptions, path: Path, model: Any, processor: Any) -> QuantizationRecord:
@@ -212,11 +219,14 @@ def _student_entries(options: ExportOptions, model: Any, processor: Any, embeddi
 def _teacher_entry(teacher: str, embeddings: bool) -> tuple[LatencyEntry, bool]:
     """The teacher's part to measure, and whether it is that without the classifier."""
     name, revision = split_revision(teacher)
-    config = AutoConfig.from_pretrained(name, revision=revision)
-    processor = AutoImageProcessor.from_pretrained(name, revision=revision)
+    with explained(name, {"revision": revision}, CONFIG_FILE):
+        config = AutoConfig.from_pretrained(name, revision=revision)
+    options = {"revision": cached_commit(name, {"revision": revision}) or revision}
+    processor = load_image_processor(name, **options)
     embeddings = embeddings or _without_logits(config)
     kind: Any = AutoModel if embeddings else AutoModelForImageClassification
-    model = kind.from_pretrained(name, revision=revision, dtype=torch.float32)
+    with damage_named(name, options), explained(name, options, WEIGHTS_FILE, INDEX_FILE):
+        model = kind.from_pretrained(name, dtype=torch.float32, **options)
     return LatencyEntry(model.eval(), working_size(processor), len(processor.image_mean)), embeddings
 
 
