@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from headshare_hf.losses import ChunkedScores, DenseScores, MomentScores, teacher_moments
+from headshare_hf.losses import ChunkedScores, DenseScores, MomentScores, ShardedScores, scores, teacher_moments
 from headshare_hf.models import CosineHead
 
 
@@ -42,3 +42,17 @@ def test_moments_teach_through_their_own_head_only():
         left.cross_entropy(torch.zeros(6, dtype=torch.int64))
     with pytest.raises(TypeError, match="cannot be taught themselves; store its embeddings"):
         left.divergence(left, TEMPERATURE, TEMPERATURE)
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_twin_is_what_is_compared_with_the_teacher(sharded, monkeypatch):
+    """The cross-entropy stays with the head, whose margin may be another one."""
+    head, twin = _head(nn.Linear), _head(nn.Linear)
+    asked = []
+    for name in ("sharded_kd", "chunked_kd", "sharded_cross_entropy", "chunked_cross_entropy"):
+        monkeypatch.setattr(scores, name, lambda *args, **_: asked.append(args))
+    kind, place = (ShardedScores, [0]) if sharded else (ChunkedScores, [])
+    student = kind(head, *place, torch.randn(6, 8), twin=twin)
+    student.divergence(kind(twin, *place, torch.randn(6, 8)), TEMPERATURE, TEMPERATURE)
+    student.cross_entropy(torch.zeros(6, dtype=torch.int64))
+    assert asked[0][1] is twin and asked[0][3] is twin and asked[1][2] is head

@@ -1,7 +1,10 @@
 """Training with losses over chunks of classes: the numbers of the dense losses, and no matrix of logits."""
 
+import sys
+
 import pytest
 import torch
+from dense_losses import make_head
 from torch.utils._python_dispatch import TorchDispatchMode
 from toys import NUM_LABELS, ToyImages, arguments, assert_same, losses, resnet, snapshot, vit
 
@@ -10,6 +13,8 @@ from headshare_hf.models import find_classifier
 from headshare_hf.trainer import large_heads
 
 
+# A function has the name of the module, and a class that of the package.
+chunked_kd, trainer_module = (sys.modules[f"headshare_hf.{name}"] for name in ("losses.chunked_kd", "trainer.trainer"))
 FACE = {"head_type": "arcface", "head_scale": 16.0, "head_margin": 0.3}
 ADAPTIVE = {"head_type": "adaface", "head_scale": 16.0}
 METHODS = [
@@ -41,6 +46,49 @@ def test_chunks_give_the_losses_and_weights_of_the_dense_form(method, head, fiel
     for name, value in snapshot(dense.student).items():
         torch.testing.assert_close(chunked.student.state_dict()[name], value, rtol=1e-3, atol=1e-4)
     assert dense.evaluate()["eval_loss"] == pytest.approx(chunked.evaluate()["eval_loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("head", [{}, FACE], ids=["linear", "arcface"])
+def test_a_frozen_copy_of_the_teacher_s_head_is_gone_through_once_for_both(head, tmp_path, monkeypatch):
+    taken = []
+    for name in ("_scores_of_one_head", "_scores_of_two_heads"):
+        function = getattr(chunked_kd, name)
+        monkeypatch.setattr(
+            chunked_kd, name, lambda *args, name=name, function=function: taken.append(name) or function(*args)
+        )
+    fields = {"student_head": "teacher_frozen", "alpha_th": 0.0, "kd_weight": 2.0}
+    dense = _trained(tmp_path / "dense", "kd", head, fields)
+    once = _trained(tmp_path / "once", "kd", head, fields, chunked_losses=True)
+    assert taken == 3 * ["_scores_of_one_head"]
+    monkeypatch.setattr(trainer_module, "frozen_twin", lambda *_: None)
+    twice = _trained(tmp_path / "twice", "kd", head, fields, chunked_losses=True)
+    assert taken[3:] == 3 * ["_scores_of_two_heads"]
+    assert losses(once) == pytest.approx(losses(dense), rel=1e-5)
+    assert losses(once) == pytest.approx(losses(twice), rel=1e-5)
+    for name, value in snapshot(twice.student).items():
+        torch.testing.assert_close(once.student.state_dict()[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_which_heads_are_frozen_copies():
+    def heads(kind="arcface", **fields):
+        return [make_head(kind, 6, 9, **fields).requires_grad_(False) for _ in range(2)]
+
+    for kind in ("linear", "arcface"):
+        head, teacher = heads(kind)
+        assert large_heads.frozen_twin(head, teacher) is teacher
+        assert large_heads.frozen_twin(head, head) is head
+        head.weight.requires_grad_()
+        assert large_heads.frozen_twin(head, teacher) is None
+    head, teacher = heads()
+    teacher.weight[8, 5] += 1e-3
+    assert large_heads.frozen_twin(head, teacher) is None
+    assert large_heads.frozen_twin(head.double(), make_head("arcface", 6, 9).requires_grad_(False)) is None
+    assert large_heads.frozen_twin(heads(scale=8.0)[0], heads()[0]) is None
+    without_bias, linear = heads("linear")
+    without_bias.bias = None
+    assert large_heads.frozen_twin(without_bias, linear) is None
+    assert large_heads.frozen_twin(without_bias, heads()[0]) is None
+    assert large_heads.frozen_twin(linear, None) is None and large_heads.frozen_twin(None, linear) is None
 
 
 def test_no_classifier_is_run_while_training(tmp_path):

@@ -41,7 +41,7 @@ def chunked_kd(
 
     Where the student's embedding is read by the teacher's own frozen head, one pass over the classes gives the loss
     and its gradient, Σ (p_student − p_teacher) w · T for logits w · z / T. A head that learns, or that is another one,
-    is gone through twice. Beside the results this takes the memory of a few chunks of logits; class weights that learn
+    is gone through twice; give the teacher's in place of a frozen copy. Beside the results this takes the memory of a few chunks of logits; class weights that learn
     get one gradient buffer. Everything is computed in float32 whatever the autocast, or in float64 where an input is.
     There is no second derivative.
 
@@ -107,9 +107,7 @@ def softened_scores(
         fixed, fixed_slopes = teacher.queries(teacher_embeddings.to(dtype), teacher_temperature)
     if _is_one_frozen_head(student, teacher):
         return _scores_of_one_head(queries, slopes, fixed, fixed_slopes, student)
-    return SoftenedScores(
-        *_SoftenedScores.apply(queries, student.weight, student.bias, slopes, fixed, fixed_slopes, student, teacher)
-    )
+    return _scores_of_two_heads(queries, slopes, fixed, fixed_slopes, student, teacher)
 
 
 def combine_softened(parts: Sequence[SoftenedScores]) -> SoftenedScores:
@@ -145,6 +143,19 @@ def _scores_of_one_head(
     gap = gap + (fixed_slopes - slopes).squeeze(1) * both.bias[count:]
     student = with_gradient(both.log_sum[:count], queries, both.rows[:count])
     return SoftenedScores(student, both.log_sum[count:], gap)
+
+
+def _scores_of_two_heads(
+    queries: torch.Tensor,
+    slopes: torch.Tensor,
+    fixed: torch.Tensor,
+    fixed_slopes: torch.Tensor,
+    student: ClassMatrix,
+    teacher: ClassMatrix,
+) -> SoftenedScores:
+    return SoftenedScores(
+        *_SoftenedScores.apply(queries, student.weight, student.bias, slopes, fixed, fixed_slopes, student, teacher)
+    )
 
 
 class _SoftenedScores(torch.autograd.Function):

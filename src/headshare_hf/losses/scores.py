@@ -93,12 +93,21 @@ class ChunkedScores:
         head (`nn.Module`): An `nn.Linear` or a [`CosineHead`].
         embeddings (`torch.Tensor` of shape `(batch_size, embedding_size)`): What it reads.
         sampling ([`Sampling`], *optional*): Which classes the cross-entropy sees; all where not given.
+        twin (`nn.Module`, *optional*):
+            A frozen head with the same weights, taken for the divergence: that of the teacher is gone through once for both.
     """
 
-    def __init__(self, head: nn.Module, embeddings: torch.Tensor, sampling: Sampling = ALL_CLASSES) -> None:
+    def __init__(
+        self,
+        head: nn.Module,
+        embeddings: torch.Tensor,
+        sampling: Sampling = ALL_CLASSES,
+        twin: nn.Module | None = None,
+    ) -> None:
         self.head: nn.Module | None = head
         self.embeddings = embeddings
         self._classes = head
+        self._compared = twin or head
         self._sampling = sampling
 
     def cross_entropy(self, labels: torch.Tensor) -> torch.Tensor:
@@ -108,11 +117,11 @@ class ChunkedScores:
     def divergence(self, teacher: Scores, temperature: float, teacher_temperature: float) -> torch.Tensor:
         """See [`Scores`]."""
         if isinstance(teacher, MomentScores):
-            return teacher.divergence_of(self.embeddings, self._classes, temperature)
+            return teacher.divergence_of(self.embeddings, self._compared, temperature)
         if not isinstance(teacher, ChunkedScores):
             raise TypeError(f"chunks cannot be compared with {type(teacher).__name__}; give both in the same form")
         return chunked_kd(
-            self.embeddings, self._classes, teacher.embeddings, teacher._classes, temperature, teacher_temperature
+            self.embeddings, self._compared, teacher.embeddings, teacher._classes, temperature, teacher_temperature
         )
 
 
@@ -161,6 +170,7 @@ class ShardedScores:
         shard_start (`int`): Number of the first one.
         embeddings (`torch.Tensor` of shape `(batch_size, embedding_size)`): What it reads, of the images of this process.
         sampling ([`Sampling`], *optional*): Which classes the cross-entropy sees; all where not given.
+        twin (`nn.Module`, *optional*): As in [`ChunkedScores`], with the same classes.
     """
 
     def __init__(
@@ -169,10 +179,12 @@ class ShardedScores:
         shard_start: int,
         embeddings: torch.Tensor,
         sampling: Sampling = ALL_CLASSES,
+        twin: nn.Module | None = None,
     ) -> None:
         self.head: nn.Module | None = head_shard
         self.embeddings = embeddings
         self._classes = head_shard
+        self._compared = twin or head_shard
         self._start = shard_start
         self._sampling = sampling
 
@@ -188,5 +200,5 @@ class ShardedScores:
         if not isinstance(teacher, ShardedScores):
             raise TypeError(f"shards cannot be compared with {type(teacher).__name__}; give both in the same form")
         return sharded_kd(
-            self.embeddings, self._classes, teacher.embeddings, teacher._classes, temperature, teacher_temperature
+            self.embeddings, self._compared, teacher.embeddings, teacher._classes, temperature, teacher_temperature
         )

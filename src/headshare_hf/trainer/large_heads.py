@@ -2,15 +2,16 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 from transformers.training_args import ParallelMode
 
-from ..models import HeadShareForImageClassification, find_classifier
+from ..models import CosineHead, HeadShareForImageClassification, find_classifier
 from .backends import wants_deepspeed, wants_fsdp
 from .config import DistillationConfig
 
 
-# From here on the chunks are not slower on two cores and save hundreds of megabytes: benchmarks/large_head.py.
+# From here on the chunks are not slower on two cores and save hundreds of megabytes: benchmarks/class_counts.py.
 CHUNKED_FROM = 10_000
 
 
@@ -36,6 +37,27 @@ def uses_chunks(args: DistillationConfig, student: nn.Module, teacher: nn.Module
     if obstacle is not None:
         raise ValueError(f"`{wanted or 'chunked_losses'}` is set, but {obstacle}; leave it out")
     return True
+
+
+def frozen_twin(head: nn.Module | None, teacher_head: nn.Module | None) -> nn.Module | None:
+    """
+    `teacher_head` where `head` is a frozen copy of it, as with `student_head="teacher_frozen"`, and `None` otherwise. All
+    weights are compared, so that it is to be asked once and not at every step.
+    """
+    if head is None or teacher_head is None:
+        return None
+    own, others = dict(head.named_parameters()), dict(teacher_head.named_parameters())
+    same_kind = isinstance(head, CosineHead) == isinstance(teacher_head, CosineHead)
+    same_scale = getattr(head, "scale", None) == getattr(teacher_head, "scale", None)
+    if not same_kind or not same_scale or own.keys() != others.keys():
+        return None
+    return teacher_head if all(_is_frozen_copy(own[name], others[name]) for name in own) else None
+
+
+def _is_frozen_copy(parameter: nn.Parameter, other: nn.Parameter) -> bool:
+    if parameter.requires_grad or other.requires_grad or parameter.dtype != other.dtype:
+        return False
+    return parameter.device == other.device and torch.equal(parameter, other)
 
 
 def check_sharded_heads(args: DistillationConfig) -> None:

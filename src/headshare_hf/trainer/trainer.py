@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, cast
 
 import torch
@@ -31,7 +31,7 @@ from .checks import check_run
 from .config import DistillationConfig
 from .config_checks import MAPS
 from .identity import run_identity
-from .large_heads import check_sharded_heads, uses_chunks
+from .large_heads import check_sharded_heads, frozen_twin, uses_chunks
 from .loading import load_teacher
 from .meter import LossMeter
 from .optimizing import OptimizingTrainer
@@ -220,7 +220,7 @@ class DistillationTrainer(OptimizingTrainer):
         """The weighted sum of the loss parts, each a mean over the batch. See `transformers.Trainer.compute_loss`."""
         pixel_values = self._in_layout(inputs["pixel_values"])
         output = self._run_student(model, pixel_values)
-        own = self._scores(output.logits, self._head, output.embeddings)
+        own = self._scores(output.logits, self._head, output.embeddings, self._twin_head)
         batch = ObjectiveInputs(inputs["labels"], own=own, embeddings=output.shared)
         if self.teacher is not None:
             seen = self._ask_teacher(self.teacher, pixel_values, inputs, batch)
@@ -264,13 +264,19 @@ class DistillationTrainer(OptimizingTrainer):
     def _teacher_head(self, teacher: FrozenTeacher | CachedTeacher) -> Any:
         return teacher.shared_classifier if self._teacher_part is None else self._teacher_part
 
-    def _scores(self, logits: Any, head: Any, embeddings: Any) -> Scores:
+    @cached_property
+    def _twin_head(self) -> nn.Module | None:
+        # First asked for by a step, when weights have been loaded, placed and split.
+        compares = self._chunked and self.teacher is not None
+        return frozen_twin(self._head, self._teacher_head(self.teacher)) if compares else None
+
+    def _scores(self, logits: Any, head: Any, embeddings: Any, twin: nn.Module | None = None) -> Scores:
         if not self._chunked:
             return DenseScores(logits, head, embeddings)
         sampling = Sampling(self.args.class_sample_rate, self.args.seed, self.state.global_step)
         if self._split_head is None:
-            return ChunkedScores(head, embeddings, sampling)
-        return ShardedScores(head, self._split_head.start, embeddings, sampling)
+            return ChunkedScores(head, embeddings, sampling, twin)
+        return ShardedScores(head, self._split_head.start, embeddings, sampling, twin)
 
 
 def _features(output: StudentOutput | TeacherOutput, head: Any = None) -> Features:
