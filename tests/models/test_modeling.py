@@ -155,7 +155,7 @@ def test_checkpoints_that_do_not_fit_are_refused(change, message, tmp_path):
             {"backbone": "mobilefacenet", "image_size": 48, "embedding_size": 24},
             " (its tensors are those of mobilefacenet with `image_size` [48, 48], `embedding_size` 24); ",
         ),
-        ({"backbone": "timm/test_resnet"}, "; missing keys: "),
+        ({"backbone": "timm/test_resnet"}, " (its tensors are those of a timm network); missing keys: "),
         ({"embedding_size": 32, "projector": "linear"}, "; unexpected keys: "),
     ],
 )
@@ -167,6 +167,69 @@ def test_weights_of_another_network_are_refused_and_recognized(saved, told, kind
     told = told.format(body="" if kind is HeadShareModel else "headshare.")
     assert f"does not fit {kind.__name__} with backbone 'resnet8'{told}" in str(caught.value)
     assert len(str(caught.value)) < 1500
+
+
+_CONVERT = "`python -m headshare_hf.hub.convert`"
+
+
+def _beside(folder, tensors, **fields):
+    """A folder with our configuration of a network beside weights of any origin; what loading it says."""
+    resnet(**fields).save_pretrained(folder)
+    save_file({name: tensor.clone() for name, tensor in tensors.items()}, folder / "model.safetensors")
+    with pytest.raises(ValueError) as caught:
+        HeadShareForImageClassification.from_pretrained(folder)
+    assert len(str(caught.value)) < 1500
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("wrapper", ["", "module.", "module._orig_mod.", "module.model_s."])
+@pytest.mark.parametrize("backbone", ["resnet8", "resnet14"])
+def test_the_layout_of_the_authors_is_recognized(wrapper, backbone, tmp_path):
+    body = resnet(backbone).headshare.backbone.state_dict()
+    tensors = {**body, "fc.weight": torch.ones(5, 64), "fc.bias": torch.ones(5)}
+    tensors = {f"{wrapper}{name}": tensor for name, tensor in tensors.items()}
+    if "model_s" in wrapper:
+        tensors["module.t_head.weight"] = torch.ones(5, 64)
+    told = _beside(tmp_path, tensors)
+    assert f"'resnet8' (its tensors look like {backbone} in the layout of the authors' code); missing keys: " in told
+    assert told.endswith(f". Convert it with {_CONVERT}.")
+
+
+@pytest.mark.parametrize(
+    "backbone, source",
+    [
+        ("mobilefacenet_1x", "insightface"),
+        ("mobilefacenet_112x96", "MobileFaceNet_Pytorch"),
+        ("iresnet18", "insightface"),
+    ],
+)
+def test_the_layouts_of_face_networks_are_recognized(backbone, source, tmp_path):
+    body = resnet(backbone, image_size=48, embedding_size=16).headshare.backbone.state_dict()
+    assert f" (its tensors look like {backbone} in the layout of {source}); missing keys: " in _beside(tmp_path, body)
+
+
+def test_our_own_layout_under_a_wrapper_is_recognized(tmp_path):
+    tensors = {f"module.{name}": tensor for name, tensor in resnet().state_dict().items()}
+    told = _beside(tmp_path, tensors)
+    assert " (its tensors are those of resnet8, all of them under `module.`); missing keys: " in told
+    assert told.endswith(". Save the model that is wrapped, `model.module.save_pretrained(...)`.")
+
+
+def test_weights_of_another_timm_network_are_told_apart(tmp_path):
+    other, same = resnet("timm/test_vit").state_dict(), resnet("timm/test_resnet").state_dict()
+    told = _beside(tmp_path, other, backbone="timm/test_resnet")
+    assert " (its tensors are those of a timm network other than timm/test_resnet); missing keys: " in told
+    gray = resnet("timm/test_resnet", num_channels=1).state_dict()
+    told = _beside(tmp_path, gray, backbone="timm/test_resnet")
+    assert " (its tensors have the names of timm/test_resnet, and other shapes: `num_channels` or `backbone_kw" in told
+    prefix = "headshare.backbone.model.timm_model."
+    plain = {name.removeprefix(prefix): tensor for name, tensor in same.items() if name.startswith(prefix)}
+    told = _beside(tmp_path, {**plain, "fc.weight": torch.ones(5, 8)}, backbone="timm/test_resnet")
+    assert " (its tensors look like timm/test_resnet in the layout of timm); missing keys: " in told
+    assert told.endswith(". Convert it with `python -m headshare_hf.hub.convert --backbone timm/test_resnet`.")
+    plain = {name.removeprefix(prefix): tensor for name, tensor in other.items() if name.startswith(prefix)}
+    told = _beside(tmp_path, plain, backbone="timm/test_resnet")
+    assert " (its tensors are not those of timm/test_resnet, neither in this package's layout nor in timm's)" in told
 
 
 def test_shards_are_recognized_too(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from ..models.source_layouts import student_names, unwrapped_names
 from .convert_names import rename_tensors
 from .convert_pickle import RefusedError, StandIn, load_tensors, refuse_programs
 
@@ -16,11 +17,6 @@ from .convert_pickle import RefusedError, StandIn, load_tensors, refuse_programs
 # insightface's entry for the class centers of one process.
 CENTERS_ENTRY = "state_dict_softmax_fc"
 _SAFETENSORS = ".safetensors"
-# What torch puts before every name: DistributedDataParallel, and a compiled module.
-_WRAPPERS = ("module.", "_orig_mod.")
-# Alibaba-MIIL/HeadSharingKD's module of a student with the teacher's classifier (`kd_teacher_head/kdth.py`).
-_STUDENT = "model_s."
-_TEACHER_HEAD = "t_head."
 
 
 @dataclass
@@ -138,15 +134,12 @@ def _kind(value: Any) -> str:
 
 
 def _unwrapped(weights: Mapping[str, torch.Tensor], notes: list[str], path: str | os.PathLike) -> Checkpoint:
-    names = {name: name for name in weights}
-    while any(all(name.startswith(wrapper) for name in names.values()) for wrapper in _WRAPPERS):
-        names = {key: name.partition(".")[2] for key, name in names.items()}
-    if any(name.startswith(_STUDENT) for name in names.values()):
-        dropped = [key for key, name in names.items() if name.startswith(_TEACHER_HEAD)]
-        names = {key: name.removeprefix(_STUDENT) for key, name in names.items() if key not in dropped}
-        if dropped:
-            notes.append(f"left out the teacher's classifier: {', '.join(dropped)}")
+    names = unwrapped_names(weights)
+    kept = student_names(names)
+    dropped = [name for name in names if name not in kept]
+    if dropped:
+        notes.append(f"left out the teacher's classifier: {', '.join(dropped)}")
     try:
-        return Checkpoint(rename_tensors(weights, names), notes)
+        return Checkpoint(rename_tensors(weights, kept), notes)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

@@ -10,13 +10,11 @@ from ..models import backbone_names
 from ..models.backbone_shapes import BackboneFields, backbone_shapes, empty_backbone, read_fields
 from ..models.backbone_timm import TimmBackbone
 from ..models.backbones import TIMM_PREFIX
+from ..models.source_layouts import CLASSIFIERS
 from .convert_names import rename_tensors
 
 
 MOBILEFACENET_1X = "mobilefacenet_1x"
-
-# What the reference's networks call their classifier (`architectures`: resnet and wrn, vgg, MobileNetV2, the others).
-_CLASSIFIERS = ("fc", "classifier", "classifier.0", "linear")
 
 # The MobileFaceNet of TreB1eN/InsightFace_Pytorch (`model.py`) and its many descendants: insightface's network at
 # scale 1 under other names, for its parts and for the layers of a part.
@@ -73,7 +71,7 @@ def classifier_names(backbone: str) -> tuple[str, ...]:
     """What the sources of a backbone may call its classifier."""
     body = empty_backbone(backbone)
     if not isinstance(body, TimmBackbone):
-        return _CLASSIFIERS
+        return CLASSIFIERS
     name = body.model.timm_model.pretrained_cfg.get("classifier")
     return (name,) if isinstance(name, str) else ()
 

@@ -12,6 +12,7 @@ from .backbone_face import FaceBackbone
 from .backbone_iresnet import IResNet
 from .backbone_mobilefacenet import MobileFaceNet, MobileFaceNetPaper
 from .backbones import backbone_names, create_backbone
+from .source_layouts import CLASSIFIERS
 
 
 # All face networks divide both sides by it, rounding up, and end in this many channels.
@@ -93,14 +94,35 @@ def recognize_backbone(shapes: Mapping[str, torch.Size]) -> tuple[str, BackboneF
         shapes (`Mapping[str, torch.Size]`): Shapes of all tensors of a [`HeadShareModel`] or a
             [`HeadShareForImageClassification`], by their names.
     """
-    body = {
+    body = own_body(shapes)
+    for name in backbone_names():
+        fields = read_fields(name, body)
+        if backbone_shapes(name, fields) == body:
+            return name, fields
+    return None
+
+
+def own_body(shapes: Mapping[str, torch.Size]) -> dict[str, torch.Size]:
+    """The part of a checkpoint of this package that is the backbone's, by the backbone's own names."""
+    return {
         name.removeprefix(prefix): shape
         for prefix in _OWN_PREFIXES
         for name, shape in shapes.items()
         if name.startswith(prefix)
     }
+
+
+def recognize_source(shapes: Mapping[str, torch.Size]) -> str | None:
+    """
+    The backbone in a checkpoint of the repository that it comes from, with a classifier or without; `None` where it is
+    none of `backbone_names()`.
+
+    Args:
+        shapes (`Mapping[str, torch.Size]`): Shapes of all tensors, by their names without what wraps the network.
+    """
     for name in backbone_names():
-        fields = read_fields(name, body)
-        if backbone_shapes(name, fields) == body:
-            return name, fields
+        expected = backbone_shapes(name, read_fields(name, shapes))
+        owners = {other.rpartition(".")[0] for other in shapes.keys() - expected.keys()}
+        if len(owners) <= 1 and owners <= set(CLASSIFIERS) and expected.items() <= shapes.items():
+            return name
     return None

@@ -13,13 +13,12 @@ from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
-from .backbone_face import height_and_width
-from .backbone_shapes import recognize_backbone
 from .configuration_headshare import HeadShareConfig
 from .damaged_files import damage_named
 from .hub_cache import INDEX_FILE, PROCESSOR_FILE, WEIGHTS_FILE, explained, local_folder
 from .hub_card import address_card, check_card, check_places
 from .hub_commit import CARD_FILE, check_target, commit_files, open_repository
+from .look_alike import look_alike
 
 
 # Bytes; what torch allocates on the CPU starts at a multiple of it.
@@ -138,7 +137,8 @@ class HeadSharePreTrainedModel(PreTrainedModel):
             ValueError: Image processor or card are missing, the card says no license, shows a path of this machine, or
                 is one of this package with an unknown metric or a value that is no fraction; the id or the branch is
                 none, or the repository is public and `private=True` was asked for. Nothing has been sent then.
-            huggingface_hub.errors.HfHubHTTPError: What the Hub answers, unchanged.
+            OSError: Somebody else made a commit to the branch meanwhile; nothing was published.
+            huggingface_hub.errors.HfHubHTTPError: What else the Hub answers, unchanged.
         """
         if kwargs:
             raise ValueError(f"`push_to_hub` does not take {', '.join(kwargs)}; write what the card says into `card`")
@@ -177,10 +177,11 @@ def _save_companions(folder: Path, image_processor: Any, card: ModelCard | str |
 
 def _misfit(name: Any, model: Any, info: dict[str, Any], options: dict[str, Any]) -> str:
     problems = [f"{kind.replace('_', ' ')}: {_first(info[kind])}" for kind in LOADING_PROBLEMS if info[kind]]
+    found = look_alike(_stored_shapes(name, options), model)
+    told = f" ({found.told})" if found.told else ""
     return (
-        f"{name} does not fit {type(model).__name__} with backbone {model.config.backbone!r}"
-        f"{_looks_like(name, model.config, options)}; {'; '.join(problems)}. Load it with the class and configuration "
-        "that it was saved from, or convert it with `python -m headshare_hf.hub.convert`."
+        f"{name} does not fit {type(model).__name__} with backbone {model.config.backbone!r}{told}; "
+        f"{'; '.join(problems)}. {found.remedy}"
     )
 
 
@@ -192,22 +193,6 @@ def _first(tensors: Collection[Any]) -> str:
     ]
     more = len(tensors) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
-
-
-def _looks_like(name: Any, config: Any, options: dict[str, Any]) -> str:
-    """The network whose tensors these are, if it is another one, and the fields that it was built with."""
-    found = recognize_backbone(_stored_shapes(name, options))
-    if found is None:
-        return ""
-    backbone, fields = found
-    size = None if fields.image_size is None else list(fields.image_size)
-    told = {"num_channels": fields.num_channels, "image_size": size, "embedding_size": fields.embedding_size}
-    own = {"num_channels": config.num_channels, "image_size": list(height_and_width(config.image_size))}
-    own["embedding_size"] = config.embedding_size
-    others = [f"`{key}` {value}" for key, value in told.items() if value is not None and value != own[key]]
-    if backbone == config.backbone and not others:
-        return ""
-    return f" (its tensors are those of {backbone}" + (f" with {', '.join(others)})" if others else ")")
 
 
 def _stored_shapes(name: Any, options: dict[str, Any]) -> dict[str, torch.Size]:
