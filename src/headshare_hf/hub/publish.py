@@ -65,7 +65,8 @@ def publish_folder(
         ValueError: The repository id is none, a file is missing, damaged, or not what can be published, `revision` is
             no name of a branch, or the repository is public and `private=True` was asked for. No content has been sent
             then, and no branch was made.
-        huggingface_hub.errors.HfHubHTTPError: What the Hub answers, unchanged.
+        OSError: Somebody else made a commit to the branch meanwhile; nothing was published.
+        huggingface_hub.errors.HfHubHTTPError: What else the Hub answers, unchanged.
     """
     check_target(repo_id, revision)
     files = select_files(folder)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import validate_repo_id
 
 from .class_centers import CENTERS_FILE
@@ -15,6 +16,8 @@ _WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 _NO_BRANCH = re.compile(r"refs/|[0-9a-f]{40}$")
 # As git shortens the name of a commit.
 _SHORT_COMMIT = re.compile(r"[0-9a-f]{7,39}")
+# What a commit is answered whose parent is no longer the head of the branch.
+_OVERTAKEN = (409, 412)
 
 
 def is_weights_file(name: str) -> bool:
@@ -88,7 +91,8 @@ def commit_files(
 
     Large files are uploaded first and the commit that shows them comes last, so that whoever reads the repository sees
     the old state or the new one, and an upload that was cut is finished by calling this again. Weights and training
-    configuration of an earlier publication that are not part of this one are removed.
+    configuration of an earlier publication that are not part of this one are removed. They are those of the commit that
+    this one follows: another publication at the same time is not mixed with it.
 
     Args:
         api (`huggingface_hub.HfApi`): With the token.
@@ -99,11 +103,24 @@ def commit_files(
 
     Returns:
         `tuple[huggingface_hub.CommitInfo, bool]`: The commit that holds the content, and whether it was made now.
+
+    Raises:
+        OSError: Somebody else made a commit meanwhile; nothing was published.
+        huggingface_hub.errors.HfHubHTTPError: What else the Hub answers, unchanged.
     """
-    before = api.model_info(repo_id, revision=revision)
-    there = api.list_repo_files(repo_id, revision=revision)
+    before = api.model_info(repo_id, revision=revision).sha
+    there = api.list_repo_files(repo_id, revision=before)
     outdated = [file for file in there if is_weights_file(file) or file == TRAINING_FILE]
     additions = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
     deletions = [CommitOperationDelete(path_in_repo=file) for file in outdated if file not in files]
-    done = api.create_commit(repo_id, [*additions, *deletions], commit_message=message, revision=revision)
-    return done, done.oid != before.sha
+    operations, place = [*additions, *deletions], {"revision": revision, "parent_commit": before}
+    try:
+        done = api.create_commit(repo_id, operations, commit_message=message, **place)
+    except HfHubHTTPError as error:
+        if error.response.status_code not in _OVERTAKEN:
+            raise
+        raise OSError(
+            f"{repo_id}: somebody else made a commit to {revision or 'main'} since its files were listed; nothing of this "
+            "model was published; publish it again to replace the other"
+        ) from error
+    return done, done.oid != before
