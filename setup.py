@@ -12,6 +12,7 @@ INSTALL_REQUIRES = [
     "accelerate>=1.15",
     "huggingface-hub>=1.33",
     "safetensors>=0.8",
+    "filelock>=4.3",
     "evaluate>=0.4.6",
     "timm>=1.0.31",
     "matplotlib>=3.9",

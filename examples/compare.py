@@ -13,11 +13,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from headshare_hf.trainer.comparison import Cell, Comparison, check_recipes, is_teacher, read_comparison
-from headshare_hf.trainer.comparison_cells import code_version
+from headshare_hf.trainer.comparison import Cell, Comparison, check_recipes, read_comparison
+from headshare_hf.trainer.comparison_cells import Judging, code_version, kept_results
+from headshare_hf.trainer.comparison_checks import is_teacher
+from headshare_hf.trainer.comparison_judging import check_judging
 from headshare_hf.trainer.comparison_report import render_comparison, write_report
 from headshare_hf.trainer.comparison_results import ComparisonResults
-from headshare_hf.trainer.comparison_run import CellError, default_jobs, run_cells
+from headshare_hf.trainer.comparison_run import CellError, check_alone, default_jobs, run_cells
 from headshare_hf.trainer.recipe_arguments import split_overrides
 
 
@@ -31,6 +33,9 @@ def parse_options(arguments: list[str] | None = None) -> tuple[argparse.Namespac
     parser.add_argument("--seeds", nargs="+", type=int, help="these seeds, in place of those of the file")
     parser.add_argument("--jobs", type=int, help="cells at once; default: the number of accelerators, or 1")
     parser.add_argument("--accept-code", nargs="+", default=[], help="versions of the code whose results may be kept")
+    parser.add_argument(
+        "--baseline", help="row that others are compared with in this report; default: that of the file"
+    )
     parser.add_argument("--report", action="store_true", help="table and plots of what there is, without any training")
     return parser.parse_known_args(arguments)
 
@@ -39,8 +44,12 @@ def run(options: argparse.Namespace, comparison: Comparison, results: Comparison
     """Trains what is missing; every finished cell is in the file before the next one ends."""
     cells = comparison.cells(options.output, options.rows, options.seeds)
     check_recipes(cells)
-    results.check_code(code_version())
-    results.check_rows()
+    judging = Judging(comparison.test_split, comparison.teacher_section(options.output), code_version())
+    kept = kept_results(cells, options.output, judging)
+    results.check_kept(kept, judging.code)
+    missing = [cell for cell in cells if cell.name not in kept and not is_teacher(cell.row)]
+    if missing:
+        check_judging(missing[0], judging.test_split, None if comparison.teacher_name else judging.teacher)
     finished = 0
 
     def report(cell: Cell, result: dict[str, Any]) -> None:
@@ -50,16 +59,28 @@ def run(options: argparse.Namespace, comparison: Comparison, results: Comparison
         seconds = result["cost"]["train_seconds"]
         print(f"[{finished}/{len(cells)}] {cell.name}: {result['last']['accuracy']:.2%}, {seconds:.0f} s", flush=True)
 
-    teacher, jobs = comparison.teacher_path(options.output), options.jobs or default_jobs()
-    run_cells(cells, options.output, comparison.test_split, teacher, jobs, report)
+    run_cells(cells, options.output, judging, options.jobs or default_jobs(), report)
+
+
+def show(options: argparse.Namespace, content: dict[str, Any]) -> None:
+    """Prints the table, and writes it with the plots."""
+    content = {**content, "baseline": options.baseline or content["baseline"]}
+    print(f"\n{render_comparison(content)}\n")
+    print(*write_report(content, options.output / "report"), sep="\n")
 
 
 def main(arguments: list[str] | None = None) -> None:
     options, rest = parse_options(arguments)
+    check_alone()
     if options.jobs is not None and options.jobs < 1:
         raise SystemExit(f"--jobs is {options.jobs}; it must be at least 1")
     comparison = read_comparison(options.config, split_overrides(rest))
+    comparison.check_rows(filter(None, [options.baseline]))
     path = options.results or options.output / "results.json"
+    if options.report and not path.is_file():
+        raise SystemExit(
+            f"there are no results in {path}; leave out --report to train, or name the file with --results"
+        )
     results = ComparisonResults(path, comparison, options.accept_code)
     failure = None
     if not options.report:
@@ -68,8 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
         except CellError as error:
             failure = str(error)
     if not all(is_teacher(row) for row in results.content["cells"]):
-        print(f"\n{render_comparison(results.content)}\n")
-        print(*write_report(results.content, options.output / "report"), sep="\n")
+        show(options, results.content)
     if failure is not None:
         raise SystemExit(failure)
 

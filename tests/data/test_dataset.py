@@ -73,6 +73,18 @@ def test_items_batches_and_attributes(make_split):
         dataset[12]
 
 
+@pytest.mark.parametrize("augmentation", ["crop_flip", "torchvision/randaugment"])
+def test_training_images_without_their_augmentation(augmentation, make_split):
+    split = make_split()
+    dataset, plain = _train(split, augmentation), ImageClassificationDataset(split, PROCESSOR)
+    dataset.set_epoch(3)
+    found = dataset.unaugmented([7, 2])
+    assert found.dtype == torch.uint8 and found.shape == (2, 3, 24, 20)
+    assert torch.equal(found, plain.unaugmented([7, 2]))
+    expected = PROCESSOR(list(found), return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(plain.__getitems__([7, 2])["pixel_values"], expected, rtol=0, atol=2e-6)
+
+
 @pytest.mark.parametrize("augmentation", ["crop_flip", "torchvision/randaugment", "timm/rand-m9-mstd0.5"])
 def test_augmentation_does_not_depend_on_batches_or_order(augmentation, make_split):
     split = make_split(24)

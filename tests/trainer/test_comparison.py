@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from headshare_hf.trainer.comparison import AROUND, check_recipes, read_comparison
+from headshare_hf.trainer.comparison import check_recipes, read_comparison
+from headshare_hf.trainer.comparison_checks import AROUND
 from headshare_hf.trainer.recipe_arguments import build_recipe
 
 
@@ -80,9 +81,12 @@ def test_recipes_of_teachers(tmp_path):
 
 
 def test_a_teacher_may_be_given(tmp_path):
-    comparison = _read(tmp_path, teacher={"name_or_path": "someone/teacher"})
-    assert comparison.teacher_name is None and comparison.teacher_path(Path("out")) == "someone/teacher"
+    section = {"name_or_path": "someone/teacher", "revision": "v2", "same_label_order": True}
+    comparison = _read(tmp_path, teacher=section)
+    assert comparison.teacher_name is None and comparison.teacher_section(Path("out")) == section
     recipes = _recipes(comparison)
+    assert (recipes["kd/seed_0"].teacher.revision, recipes["kd/seed_0"].teacher.same_label_order) == ("v2", True)
+    assert recipes[f"{AROUND}kd/seed_0"].student.same_label_order
     assert "teacher/seed_0" not in recipes and recipes["kd/seed_0"].teacher.name_or_path == "someone/teacher"
     assert recipes[f"{AROUND}kd/seed_0"].student.name_or_path == "someone/teacher"
 
@@ -91,6 +95,8 @@ def test_overrides_replace_single_fields(tmp_path):
     comparison = _read(tmp_path, {("data", "name"): "elsewhere", ("training", "num_train_epochs"): 1})
     assert comparison.data == {"name": "elsewhere", "validation_fraction": 0.25}
     assert comparison.training["num_train_epochs"] == 1 and comparison.training["temperature"] == 3.0
+    with pytest.raises(ValueError, match="`baseline` is 'kd', which has no field 'row' to replace"):
+        _read(tmp_path, {("baseline", "row"): "alone"})
 
 
 @pytest.mark.parametrize(
@@ -105,7 +111,39 @@ def test_overrides_replace_single_fields(tmp_path):
         ({"training": {"tempature": 4}}, "`training` has no field 'tempature'; did you mean 'temperature'"),
         ({"training": {"seed": 4}}, "`training.seed` is set by the comparison itself"),
         ({"baseline": "kdd"}, "did you mean 'kd'"),
-        ({"seeds": [1, 1]}, "must be different numbers"),
+        ({"baseline": {}}, "`baseline` is {}; it must be text"),
+        ({"test_split": 3}, "`test_split` is 3; it must be text"),
+        ({"title": ["a"]}, "`title` is .*; it must be text"),
+        ({"seeds": [1, 1]}, "must be a list of different whole numbers"),
+        ({"seeds": []}, "must be a list of different whole numbers"),
+        ({"seeds": 3}, "`seeds` is 3; it must be a list of different whole numbers, e.g."),
+        ({"seeds": "0,1"}, "`seeds` is '0,1'; it must be a list"),
+        ({"seeds": [0, "a"]}, "different whole numbers"),
+        ({"seeds": [True, 2]}, "different whole numbers"),
+        ({"seeds": [-1]}, "different whole numbers"),
+        ({"teacher_seed": "a"}, "`teacher_seed` is 'a'; it must be a whole number"),
+        ({"teacher": {}}, "`teacher` needs `backbone`, a new network, or `name_or_path`"),
+        ({"student": {"embedding_size": 3}}, "`student` needs `backbone`"),
+        ({"training": {"method": "kd"}}, "`training.method` has no place: every row of `methods` has its own"),
+        ({"teacher_training": {"method": "kd"}}, "`teacher_training.method` has no place"),
+        ({"methods": ["kd"]}, "`methods` is .'kd'.; it must consist of rows"),
+        ({"methods": {}}, "`methods` is {}; it must consist of rows"),
+        ({"methods": {"kd": {"method": "kd"}, 3: {"method": "kd"}}}, "a row cannot be called 3"),
+        ({"methods": {"kd": {"method": "kd"}, "a|b": {"method": "kd"}}}, "a row cannot be called 'a.b'"),
+        (
+            {"methods": {"kd": {"method": "kd", "temporary_student": ["kd"]}}},
+            "temporary_student` is .'kd'., which is no",
+        ),
+        (
+            {"published": {"kd": "abc"}, "published_source": "x"},
+            "`published.kd` is 'abc'; it must be an accuracy in per",
+        ),
+        ({"published": {"kd": {"value": 101, "source": "x"}}}, "`published.kd` is 101; it must be an accuracy"),
+        ({"published": {"kd": {"value": 71}}}, "`published.kd` needs `source`"),
+        ({"published": {"kd": {"valeu": 71}}}, "`published.kd` has no field 'valeu'; did you mean 'value'"),
+        ({"published": {"kdd": 71}, "published_source": "x"}, "`published` has no field 'kdd'; did you mean 'kd'"),
+        ({"published": {"kd": 71}}, "`published` and `published_source` go together"),
+        ({"published": {"kd": {"value": 71, "source": "x"}}, "published_source": "y"}, "go together"),
         ({"data": {"name": "images"}}, "set `data.validation_fraction`"),
         (
             {"methods": {"kd": {"method": "kd", "alfa_th": 1}}},
@@ -133,6 +171,16 @@ def test_rows_cannot_need_each_other(tmp_path):
 def test_unknown_rows_are_named(tmp_path):
     with pytest.raises(ValueError, match="no row 'cupled'; did you mean 'coupled'"):
         _read(tmp_path).cells(Path("out"), ["cupled"])
+
+
+def test_published_numbers_have_a_source_each(tmp_path):
+    published = {"kd": 71.5, "sh": {"value": 73, "source": "a paper"}, "teacher": 80.0}
+    comparison = _read(tmp_path, published=published, published_source="a table")
+    assert comparison.published_numbers() == {
+        "source": "a table",
+        "values": {"kd": 71.5, "sh": 73, "teacher": 80.0},
+        "sources": {"sh": "a paper"},
+    }
 
 
 def test_a_wrong_value_in_the_last_row_shows_before_the_first_training(tmp_path):

@@ -2,10 +2,13 @@
 
 import json
 from pathlib import Path
+from threading import Thread
 
 import pytest
+from filelock import FileLock
 
-from headshare_hf.trainer.comparison import AROUND, TEACHER, Cell, Comparison
+from headshare_hf.trainer.comparison import Cell, Comparison
+from headshare_hf.trainer.comparison_checks import AROUND, TEACHER
 from headshare_hf.trainer.comparison_report import render_analysis, render_comparison, write_report
 from headshare_hf.trainer.comparison_results import ComparisonResults
 
@@ -109,14 +112,23 @@ def test_another_comparison_is_refused(tmp_path):
         ValueError, match=r"results.json holds another comparison: `training` is .*2.* there and .*3.* here"
     ):
         ComparisonResults(tmp_path / "results.json", _comparison(training={"num_train_epochs": 3}))
-    # Another place of the same images is no other comparison.
-    moved = {"name": "elsewhere", "validation_fraction": 0.25}
+    # Another place of the same images is no other comparison, and another machine is none.
+    moved = {"name": "elsewhere", "validation_fraction": 0.25, "license": "MIT"}
     ComparisonResults(tmp_path / "results.json", _comparison(data=moved))
+    quick = {"num_train_epochs": 2, "use_cpu": True, "dataloader_num_workers": 4}
+    ComparisonResults(tmp_path / "results.json", _comparison(training=quick, teacher_training={"use_cpu": True}))
+    # Also where an older file holds such fields.
+    content = json.loads((tmp_path / "results.json").read_text())
+    content["comparison"]["training"]["use_cpu"] = True
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    ComparisonResults(tmp_path / "results.json", _comparison())
 
 
 def test_other_images_are_refused(tmp_path):
     results = _filled(tmp_path / "results.json")
-    with pytest.raises(ValueError, match="row 'kd': the results in the file are of other images \\(`classes` is 2"):
+    with pytest.raises(
+        ValueError, match="row 'kd': the results that there are belong to other images \\(`classes` is 2"
+    ):
         results.add(Cell("kd", 9, {}), _result("kd", 0.5, data={**DATA, "classes": 3}))
     assert "9" not in results.content["cells"]["kd"]["seeds"]
 
@@ -142,6 +154,42 @@ def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "results.json").write_text("{")
     with pytest.raises(ValueError, match="results.json is damaged"):
         ComparisonResults(tmp_path / "results.json", _comparison())
+    (tmp_path / "results.json").write_text("[]")
+    with pytest.raises(ValueError, match="results.json holds no results of a comparison; write to another file"):
+        ComparisonResults(tmp_path / "results.json", _comparison())
+
+
+def test_two_commands_that_write_lose_nothing_of_each_other(tmp_path):
+    path = tmp_path / "results.json"
+    first, second = ComparisonResults(path, _comparison()), ComparisonResults(path, _comparison())
+    first.add(Cell("kd", 0, {}), _result("kd", 0.5))
+    second.add(Cell("kd", 1, {}), _result("kd", 0.6))
+    first.add(Cell("alone", 0, {}), _result("alone", 0.4))
+    cells = json.loads(path.read_text())["cells"]
+    assert (
+        set(cells) == {"kd", "alone"} and set(cells["kd"]["seeds"]) == {"0", "1"} and first.content["cells"] == cells
+    )
+    # What the other one wrote is checked as what was there before.
+    with pytest.raises(ValueError, match="belong to other images"):
+        second.add(Cell("kd", 2, {}), _result("kd", 0.6, data={**DATA, "classes": 3}))
+    other = ComparisonResults(tmp_path / "other.json", _comparison(training={"num_train_epochs": 3}))
+    path.rename(tmp_path / "other.json")
+    with pytest.raises(ValueError, match="holds another comparison"):
+        other.add(Cell("kd", 0, {}), _result("kd", 0.5))
+
+
+def test_a_writer_waits_for_another(tmp_path):
+    results, lock = (
+        ComparisonResults(tmp_path / "results.json", _comparison()),
+        FileLock(tmp_path / "results.json.lock"),
+    )
+    with lock:
+        writer = Thread(target=results.add, args=(Cell("kd", 0, {}), _result("kd", 0.5)))
+        writer.start()
+        writer.join(0.5)
+        assert writer.is_alive() and not (tmp_path / "results.json").exists()
+    writer.join(20)
+    assert not writer.is_alive() and (tmp_path / "results.json").exists()
 
 
 def test_the_price_of_a_row_whose_temporary_student_is_unknown(tmp_path):

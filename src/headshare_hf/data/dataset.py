@@ -94,7 +94,8 @@ class ImageClassificationDataset(BatchedImages):
         self.with_index, self.with_view = with_index, with_view
         # Shared, so that workers that outlive an epoch see the next one.
         self._epoch = shared_bytes(8).view(torch.int64)
-        pixels = _pixels(images, processor, name, seed, cache_images, image_cache)
+        self._reader = ImageReader(images, processor)
+        pixels = _pixels(images, self._reader, processor, name, seed, cache_images, image_cache)
         self._views = Views(pixels, name, augmentation_views)
         self._normalize = Normalizer(processor)
         self.num_views = self._views.count
@@ -123,6 +124,15 @@ class ImageClassificationDataset(BatchedImages):
             epoch (`int`): Number of the pass over the data.
         """
         self._epoch[0] = epoch
+
+    def unaugmented(self, indices: Sequence[int]) -> torch.Tensor:
+        """
+        Images at their final size as no epoch changes them, `uint8` of shape `(batch_size, num_channels, height, width)`.
+
+        Args:
+            indices (`Sequence[int]`): Numbers of the images.
+        """
+        return self._reader.read(torch.as_tensor(indices, dtype=torch.int64))
 
     def every_view(self) -> EveryView:
         """
@@ -166,6 +176,7 @@ def collate(batch: dict[str, torch.Tensor] | Sequence[dict[str, Any]]) -> dict[s
 
 def _pixels(
     images: LabeledImages,
+    reader: ImageReader,
     processor: Any,
     name: str,
     seed: int,
@@ -173,7 +184,6 @@ def _pixels(
     image_cache: str | os.PathLike | None,
 ) -> BatchPixels | RecipePixels:
     size = working_size(processor)
-    reader = ImageReader(images, processor)
     if name not in BATCH_AUGMENTATIONS:
         recipe = RecipeAugmentation(name, size, processor, seed)
         if image_cache is not None:

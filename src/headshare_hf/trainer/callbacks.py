@@ -1,5 +1,7 @@
 """Callbacks: the epoch of the augmentation, verification, and the similarity of the two heads."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,8 @@ class VerificationCallback(TrainerCallback):
     ) -> None:
         """Called after the last step of an epoch."""
         if round(state.epoch or 0) % self._trainer.verifier.every_epochs == 0:
-            self._trainer.verify()
+            with _log_of_the_epoch(control):
+                self._trainer.verify()
 
 
 class HeadSimilarityCallback(TrainerCallback):
@@ -80,7 +83,8 @@ class HeadSimilarityCallback(TrainerCallback):
             found = head_similarity(
                 whole(self._head.weight), self._reference.weight, _bias(self._head), _bias(self._reference)
             )
-        self._trainer.log({f"head_{name}": value for name, value in found.items() if isinstance(value, float)})
+        with _log_of_the_epoch(control):
+            self._trainer.log({f"head_{name}": value for name, value in found.items() if isinstance(value, float)})
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -90,6 +94,14 @@ class HeadSimilarityCallback(TrainerCallback):
         if self._plot is not None and rows and state.is_world_process_zero:
             history = [{key.removeprefix("head_"): value for key, value in row.items()} for row in rows]
             plot_head_similarity(history, self._plot)
+
+
+@contextmanager
+def _log_of_the_epoch(control: TrainerControl) -> Iterator[None]:
+    """transformers takes any log for the one that it is about to make, and would leave out the loss of the epoch."""
+    wanted = control.should_log
+    yield
+    control.should_log = wanted
 
 
 def _bias(head: nn.Module) -> torch.Tensor | None:

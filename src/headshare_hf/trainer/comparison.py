@@ -1,24 +1,18 @@
 """A comparison of methods: one file says networks, images, schedule, methods and seeds, and this is what it means."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .comparison_checks import check_names, check_training, field_names, nearest
+from .comparison_checks import AROUND, ROW_FIELDS, TEACHER, check_content, check_names, field_names, nearest
 from .recipe_arguments import build_recipe, build_section, read_recipe
-from .recipe_sections import DataArguments, ModelArguments
 
 
-TEACHER = "teacher"
-# Rows of teachers that were trained around the frozen head of another row's student.
-AROUND = "teacher_around_"
 # The last student of SH-KD is a new one: with the seed of the temporary student it would start as that did.
 _NEW_STUDENT = 10_000
 # Common options that a row without a teacher has no use for, and would refuse.
 _TEACHER_OPTIONS = ("teacher_cache", "teacher_cache_dtype", "teacher_precision", "temperature", "kd_scale")
-# Of a row, beside the fields of section `training`.
-_ROW_FIELDS = ("student", "temporary_student")
 
 
 @dataclass(frozen=True)
@@ -42,11 +36,6 @@ class Cell:
     def name(self) -> str:
         """Of its folder."""
         return cell_name(self.row, self.seed)
-
-
-def is_teacher(row: str) -> bool:
-    """Whether a row is a teacher: the ordinary one, or one around a student's head."""
-    return row == TEACHER or row.startswith(AROUND)
 
 
 def cell_name(row: str, seed: int) -> str:
@@ -75,11 +64,13 @@ class Comparison:
         teacher_training (`dict`): Replaces fields of `training` for teachers.
         teacher_seed (`int`): Of the teacher.
         title (`str`, *optional*): For people.
-        published (`dict[str, float]`): By row, test accuracies in per cent of somebody else, shown beside these.
-        published_source (`str`, *optional*): Whose.
+        published (`dict[str, Any]`): By row, or `teacher`, test accuracies in per cent of somebody else, shown beside
+            these: a number, or `{value: ..., source: ...}` where the source is another one.
+        published_source (`str`, *optional*): Whose the plain numbers are.
 
     Raises:
-        ValueError: A row or field is unknown, contradicts another one, or the test images would choose something.
+        ValueError: A row or field is unknown, has a value of another kind or contradicts another one, or the test images
+            would choose something.
     """
 
     data: dict[str, Any]
@@ -93,44 +84,30 @@ class Comparison:
     teacher_training: dict[str, Any] = field(default_factory=dict)
     teacher_seed: int = 0
     title: str | None = None
-    published: dict[str, float] = field(default_factory=dict)
+    published: dict[str, Any] = field(default_factory=dict)
     published_source: str | None = None
 
     def __post_init__(self) -> None:
-        check_names("data", self.data, field_names(DataArguments))
-        for section in ("student", "teacher"):
-            check_names(section, getattr(self, section), field_names(ModelArguments))
-        for section in ("training", "teacher_training"):
-            check_training(section, getattr(self, section))
-        for row, content in self.methods.items():
-            self._check_row(row, content)
-        if self.baseline not in self.methods:
-            raise ValueError(f"`baseline` is {self.baseline!r}{nearest(self.baseline, self.methods)}")
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"`seeds` is {self.seeds}; it must be different numbers, at least one")
-        self._check_split()
-        check_names("published", self.published, list(self.methods))
-        if bool(self.published) != bool(self.published_source):
-            raise ValueError("`published` and `published_source` go together: say whose numbers they are")
+        check_content(self)
 
-    def _check_row(self, row: str, content: dict[str, Any]) -> None:
-        if row == TEACHER or row.startswith(AROUND) or set(row) & set("/@"):
-            raise ValueError(f"a row cannot be called {row!r}; rename it")
-        check_training(f"methods.{row}", content, _ROW_FIELDS)
-        check_names(f"methods.{row}.student", content.get("student", {}), field_names(ModelArguments))
-        temporary = content.get("temporary_student")
-        if temporary is not None and temporary not in self.methods:
-            raise ValueError(
-                f"`methods.{row}.temporary_student` is {temporary!r}, which is no row{nearest(temporary, self.methods)}"
-            )
+    def check_rows(self, rows: Iterable[str]) -> None:
+        """
+        Raises:
+            ValueError: There is no such row; the nearest is named.
+        """
+        for row in rows:
+            if row not in self.methods:
+                raise ValueError(f"there is no row {row!r}{nearest(row, self.methods)}")
 
-    def _check_split(self) -> None:
-        chooses = build_section("data", self.data)
-        if not chooses.validation_fraction and chooses.eval_split in (None, self.test_split):
-            raise ValueError(
-                "the best epoch is chosen by other images than those of `test_split`: set `data.validation_fraction`, or "
-                "`data.eval_split` to a split for validation"
-            )
+    def published_numbers(self) -> dict[str, Any]:
+        """`published` as results hold it: the common `source`, `values` in per cent, and `sources` of single rows."""
+        own = {row: found for row, found in self.published.items() if isinstance(found, dict)}
+        values = {row: own[row]["value"] if row in own else found for row, found in self.published.items()}
+        return {
+            "source": self.published_source,
+            "values": values,
+            "sources": {row: found["source"] for row, found in own.items()},
+        }
 
     def cells(self, output: Path, rows: Sequence[str] | None = None, seeds: Sequence[int] | None = None) -> list[Cell]:
         """
@@ -145,9 +122,7 @@ class Comparison:
             ValueError: There is no such row, or a row needs itself.
         """
         found: dict[str, Cell] = {}
-        for row in rows or self.methods:
-            if row not in self.methods:
-                raise ValueError(f"there is no row {row!r}{nearest(row, self.methods)}")
+        self.check_rows(rows or ())
         for seed in seeds if seeds is not None else self.seeds:
             for row in rows or self.methods:
                 self._add(row, seed, output, found, ())
@@ -170,14 +145,16 @@ class Comparison:
         """The cell of the teacher, or `None` where its weights are given."""
         return None if "name_or_path" in self.teacher else cell_name(TEACHER, self.teacher_seed)
 
-    def teacher_path(self, output: Path) -> str:
+    def teacher_section(self, output: Path) -> dict[str, Any]:
         """
-        Where the weights of the teacher are.
+        Section `teacher` of a recipe that asks the ordinary teacher.
 
         Args:
             output (`Path`): Folder of the comparison.
         """
-        return self.teacher["name_or_path"] if self.teacher_name is None else str(output / self.teacher_name)
+        if self.teacher_name is None:
+            return dict(self.teacher)
+        return {"name_or_path": str(output / self.teacher_name)}
 
     def _make(self, row: str, seed: int, output: Path) -> Cell:
         if row == TEACHER:
@@ -197,7 +174,7 @@ class Comparison:
 
     def _student_cell(self, row: str, seed: int, output: Path) -> Cell:
         content = self.methods[row]
-        options = {name: value for name, value in content.items() if name not in _ROW_FIELDS}
+        options = {name: value for name, value in content.items() if name not in ROW_FIELDS}
         sections: dict[str, dict[str, Any]] = {"student": {**self.student, **content.get("student", {})}}
         # Also where it teaches nothing: every student is compared with it.
         needs = () if self.teacher_name is None else (self.teacher_name,)
@@ -208,7 +185,7 @@ class Comparison:
             sections["student"]["init_seed"] = seed + _NEW_STUDENT
             sections["teacher"] = {"name_or_path": str(output / around)}
         elif self._asks_teacher(options):
-            sections["teacher"] = {"name_or_path": self.teacher_path(output)}
+            sections["teacher"] = self.teacher_section(output)
         else:
             options = {**dict.fromkeys(_TEACHER_OPTIONS), **options}
         return self._finished(row, seed, sections, {**self.training, **options}, output, needs)
@@ -254,7 +231,9 @@ def read_comparison(path: Path, overrides: Mapping[tuple[str, str], Any] | None 
     """
     content = read_recipe(path)
     for (section, name), value in (overrides or {}).items():
-        content.setdefault(section, {})[name] = value
+        if not isinstance(content.setdefault(section, {}), dict):
+            raise ValueError(f"`{section}` is {content[section]!r}, which has no field {name!r} to replace")
+        content[section][name] = value
     check_names(str(path), content, field_names(Comparison))
     missing = [
         name for name in ("data", "student", "teacher", "training", "methods", "baseline") if name not in content

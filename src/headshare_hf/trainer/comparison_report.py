@@ -16,7 +16,8 @@ from ..evaluation import (
     plot_similarities,
     summarize,
 )
-from .comparison import AROUND, cell_name
+from .comparison import cell_name
+from .comparison_checks import AROUND
 
 
 # Of what was measured on the test images: its key, and how it is written.

@@ -5,16 +5,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from . import run_folder
 from .comparison import Cell, Comparison
+from .comparison_identity import describe_comparison, without_places
 
 
-# What all rows have in common. Rows may be added, and seeds; anything else makes another comparison.
-_COMMON = ("student", "teacher", "training", "teacher_training", "teacher_seed", "test_split")
-# Where the images lie and how fast they are read changes no result.
-_PLACES = ("name", "cache_images", "image_cache")
-# Folders, and what says how fast a run is or how much of it is shown.
-_SPEED = ("teacher_cache", "dataloader_num_workers", "logging_steps", "logging_strategy", "disable_tqdm")
+# Of the result of a cell, what the file has once, or elsewhere.
+_NOT_OF_A_SEED = ("row", "seed", "data", "options")
 
 
 class ComparisonResults:
@@ -33,45 +32,69 @@ class ComparisonResults:
         self.path = path
         self._rows = comparison.methods
         self._accepted = set(accepted_code)
-        self.content = _read(path) if path.is_file() else {"cells": {}}
-        described = _describe(comparison)
-        if "comparison" in self.content:
-            _check_same(path, self.content["comparison"], described)
-        # In this order they are shown. Rows that the file has and the comparison no longer has come last.
-        order = list(dict.fromkeys([*comparison.methods, *self.content.get("rows", [])]))
-        shown: dict[str, Any] = {"title": comparison.title, "baseline": comparison.baseline, "rows": order}
+        self.content: dict[str, Any] = {"cells": {}}
+        shown: dict[str, Any] = {"title": comparison.title, "baseline": comparison.baseline}
         if comparison.published:
-            shown["published"] = {"source": comparison.published_source, "values": comparison.published}
-        self.content |= {"comparison": described, **shown}
+            shown["published"] = comparison.published_numbers()
+        self._shown = {"comparison": describe_comparison(comparison), **shown}
+        self._take_in()
 
     def add(self, cell: Cell, result: Mapping[str, Any]) -> None:
         """
-        Puts a cell into the file, at once.
+        Puts a cell into the file, at once, beside what other commands have put there since.
 
         Raises:
             ValueError: Its images, its code or the options of its row are others than those in the file.
         """
-        self.check_code(result["code"])
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.path.with_name(self.path.name + ".lock")):
+            self._take_in()
+            self.check_code(result["code"])
+            self.check_rows()
+            self._check_data(f"{self.path}, row {cell.row!r}", result["data"])
+            row = self.content["cells"].setdefault(cell.row, {"options": self._options(cell.row), "seeds": {}})
+            row["seeds"][str(cell.seed)] = {
+                name: value for name, value in result.items() if name not in _NOT_OF_A_SEED
+            }
+            self.content["data"] = result["data"]
+            run_folder.write_json(self.path, self.content)
+
+    def _take_in(self) -> None:
+        """What the file holds by now, in which everything is that was added here."""
+        if self.path.is_file():
+            found = _read(self.path)
+            if "comparison" in found:
+                _check_same(self.path, without_places(found["comparison"]), self._shown["comparison"])
+            self.content = found
+        self.content.pop("published", None)
+        # In this order they are shown. Rows that the file has and the comparison no longer has come last.
+        order = list(dict.fromkeys([*self._rows, *self.content.get("rows", [])]))
+        self.content |= {**self._shown, "rows": order}
+
+    def check_kept(self, kept: Mapping[str, Mapping[str, Any]], code: str) -> None:
+        """
+        Refuses, before anything is trained, cells that could not stand beside those that are about to be.
+
+        Args:
+            kept (`Mapping[str, Mapping[str, Any]]`): What `cell.json` of finished cells holds, by their names.
+            code (`str`): Version of the code that trains.
+
+        Raises:
+            ValueError: Their images or their code are others, for which nobody vouches.
+        """
+        self.check_code(code)
         self.check_rows()
-        self._check_data(f"{self.path}, row {cell.row!r}", result["data"])
-        row = self.content["cells"].setdefault(cell.row, {"options": self._options(cell.row), "seeds": {}})
-        row["seeds"][str(cell.seed)] = {
-            name: value for name, value in result.items() if name not in ("row", "seed", "data")
-        }
-        self.content["data"] = result["data"]
-        run_folder.write_json(self.path, self.content)
+        images = self.content.get("data")
+        for name, result in kept.items():
+            self._check_one_code(f"cell {name} was judged by", result["code"], code)
+            images = images or result["data"]
+            _check_images(f"cell {name}", images, result["data"])
 
     def _options(self, row: str) -> Any:
         return json.loads(json.dumps(self._rows.get(row, {})))
 
     def _check_data(self, where: str, data: Any) -> None:
-        known = self.content.get("data", data)
-        for name in sorted(known.keys() | data.keys()):
-            if known.get(name) != data.get(name):
-                raise ValueError(
-                    f"{where}: the results in the file are of other images (`{name}` is {known.get(name)} there and "
-                    f"{data.get(name)} here); write to another file"
-                )
+        _check_images(where, self.content.get("data", data), data)
 
     def check_code(self, code: str) -> None:
         """
@@ -79,11 +102,14 @@ class ComparisonResults:
             ValueError: The file holds results of another version of the code, for which nobody vouches.
         """
         known = {cell["code"] for row in self.content["cells"].values() for cell in row["seeds"].values()}
-        foreign = sorted(known - {code, *self._accepted})
-        if foreign and code not in self._accepted:
+        for other in sorted(known):
+            self._check_one_code(f"{self.path} holds results of", other, code)
+
+    def _check_one_code(self, what: str, other: str, code: str) -> None:
+        if other != code and not {other, code} & self._accepted:
             raise ValueError(
-                f"{self.path} holds results of version {foreign[0]} of the code, and this is {code}. Write to another file, or "
-                f"vouch with `--accept-code {foreign[0]}` that nothing between them changes a result"
+                f"{what} version {other} of the code, and this is {code}. Write to another --output and --results, or vouch "
+                f"with `--accept-code {other}` that nothing between them changes a result"
             )
 
     def check_rows(self) -> None:
@@ -99,18 +125,23 @@ class ComparisonResults:
                 )
 
 
-def _describe(comparison: Comparison) -> dict[str, Any]:
-    common = {name: getattr(comparison, name) for name in _COMMON}
-    training = {name: value for name, value in comparison.training.items() if name not in _SPEED}
-    data = {name: value for name, value in comparison.data.items() if name not in _PLACES}
-    return json.loads(json.dumps({**common, "training": training, "data": data}))
+def _check_images(where: str, known: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    difference = run_folder.first_difference(dict(known), dict(here))
+    if difference is not None:
+        raise ValueError(
+            f"{where}: the results that there are belong to other images ({difference}); write to another --output and "
+            "--results"
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is damaged ({error}); move it away, and it is written again") from error
+    if not isinstance(found, dict) or "cells" not in found:
+        raise ValueError(f"{path} holds no results of a comparison; write to another file")
+    return found
 
 
 def _check_same(path: Path, known: Mapping[str, Any], here: Mapping[str, Any]) -> None:

@@ -122,10 +122,14 @@ def build_model(model: ModelArguments, data: DataArguments, label_names: list[st
         seed (`int`): Of random weights, where the section has none of its own.
 
     Raises:
-        ValueError: The section names neither weights nor a backbone.
+        ValueError: The section names neither weights nor a backbone, or `same_label_order` is claimed for another number
+            of classes.
     """
     if model.name_or_path is not None:
-        return load_classifier(model.name_or_path, model.revision)
+        network = load_classifier(model.name_or_path, model.revision)
+        if model.same_label_order:
+            _name_classes(network, label_names)
+        return network
     if model.backbone is None:
         raise ValueError("a model section needs `name_or_path` (trained weights) or `backbone` (a new network)")
     set_seed(seed if model.init_seed is None else model.init_seed)
@@ -165,12 +169,18 @@ def build_teacher(model: ModelArguments, label_names: list[str]) -> tuple[nn.Mod
         )
     teacher, processor = load_teacher(model.name_or_path, model.revision)
     if model.same_label_order:
-        config: Any = teacher.config
-        if config.num_labels != len(label_names):
-            raise ValueError(f"the teacher has {config.num_labels} classes and the data {len(label_names)}")
-        config.id2label = dict(enumerate(label_names))
-        config.label2id = {name: index for index, name in enumerate(label_names)}
+        _name_classes(teacher, label_names)
     return teacher, processor
+
+
+def _name_classes(model: Any, label_names: list[str]) -> None:
+    """Calls the classes of a model as the data does, which its caller vouches for."""
+    if model.config.num_labels != len(label_names):
+        raise ValueError(
+            f"`same_label_order` is set, but the model has {model.config.num_labels} classes and the data {len(label_names)}"
+        )
+    model.config.id2label = dict(enumerate(label_names))
+    model.config.label2id = {name: index for index, name in enumerate(label_names)}
 
 
 def run_recipe(recipe: Recipe) -> tuple[DistillationTrainer, dict[str, Any]]:

@@ -111,7 +111,7 @@ def check_identity(folder: Path, record: dict[str, Any], identity: dict[str, Any
     Raises:
         RunFolderError: The record is of another run; the first difference is named.
     """
-    difference = _first_difference(record["identity"], json.loads(json.dumps(identity)))
+    difference = first_difference(record["identity"], json.loads(json.dumps(identity)))
     if difference is not None:
         raise RunFolderError(f"{folder} holds another run: {difference}. Choose another output_dir")
 
@@ -144,10 +144,11 @@ def _sync(folder: Path) -> None:
                 os.fsync(handle.fileno())
 
 
-def _first_difference(old: Any, new: Any, where: str = "") -> str | None:
+def first_difference(old: Any, new: Any, where: str = "") -> str | None:
+    """Says where two contents of JSON files differ first, in the order of the names, or `None`."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
-            found = _first_difference(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))
+            found = first_difference(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))
             if found is not None:
                 return found
         return None

@@ -1,0 +1,209 @@
+"""Cells of a comparison: what is kept of them, under which options, and what they are judged by."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+from toy_comparisons import comparison, image_folder, judging, run_all
+from toys import resnet
+
+from headshare_hf import HeadShareImageProcessor
+from headshare_hf.trainer.comparison_cells import finished_result, kept_results, run_cell
+from headshare_hf.trainer.comparison_judging import check_judging
+from headshare_hf.trainer.comparison_results import ComparisonResults
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return image_folder(tmp_path_factory.mktemp("data") / "images")
+
+
+@pytest.fixture(scope="module")
+def output(images, tmp_path_factory):
+    """A finished comparison."""
+    folder = tmp_path_factory.mktemp("comparison")
+    run_all(comparison(images), folder)
+    return folder
+
+
+def _cell(found, output, name="kd/seed_0"):
+    return {cell.name: cell for cell in found.cells(output)}[name]
+
+
+def _kept(found, output, name="kd/seed_0"):
+    return finished_result(_cell(found, output, name), output, judging(found, output))
+
+
+def test_a_finished_cell_is_kept(images, output):
+    found = comparison(images)
+    assert set(kept_results(found.cells(output), output, judging(found, output))) == {
+        "teacher/seed_0",
+        "kd/seed_0",
+        "alone/seed_0",
+        "teacher_around_kd/seed_0",
+        "sh/seed_0",
+    }
+    result = _kept(found, output)
+    assert result["code"] == result["trained_code"] == "1" and len(result["curve"]) == len(result["loss_curve"]) == 2
+    assert str(output) not in json.dumps(result)
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"methods": {"kd": {"method": "kd", "kd_weight": 2.0}}}, "`training.kd_weight` is None there and 2.0 here"),
+        (
+            {"training": {**comparison("x").training, "num_train_epochs": 3}},
+            "`training.num_train_epochs` is 2 there and 3",
+        ),
+        ({"student": {"backbone": "resnet8", "embedding_size": 32}}, "`student.embedding_size` is None there and 32"),
+        ({"test_split": "train"}, "`test_split` is 'test' there and 'train' here"),
+        ({"teacher_seed": 4}, "`compared_with.name_or_path` is 'teacher/seed_0' there and 'teacher/seed_4' here"),
+    ],
+)
+def test_a_cell_of_other_options_is_refused(changes, difference, images, output):
+    with pytest.raises(ValueError, match=f"kd.seed_0 was finished with other options: {difference}.*--output"):
+        _kept(comparison(images, **changes), output)
+
+
+def test_other_places_and_speeds_are_no_other_options(images, output):
+    found = comparison(images)
+    quick = {**found.training, "use_cpu": False, "dataloader_num_workers": 2, "logging_strategy": "no"}
+    moved = comparison(images, training=quick, data={**found.data, "name": "elsewhere", "cache_images": False})
+    assert _kept(moved, output) is not None
+    # Also where the whole comparison was moved.
+    renamed = output.rename(output.with_name(f"{output.name}_moved"))
+    try:
+        assert _kept(found, renamed, "sh/seed_0") is not None
+    finally:
+        renamed.rename(output)
+
+
+def test_a_cell_from_before_options_were_stored_is_judged_again_without_training(images, output, monkeypatch):
+    found, path = comparison(images), output / "kd" / "seed_0" / "cell.json"
+    before = json.loads(path.read_text())
+    older = {name: value for name, value in before.items() if name not in ("options", "trained_code", "loss_curve")}
+    older["cost"] = {**older["cost"], "peak_memory_mib": 321.5, "threads": 77}
+    path.write_text(json.dumps({**older, "code": "0.0"}))
+    assert _kept(found, output) is None
+    weights = (output / "kd" / "seed_0" / "model.safetensors").read_bytes()
+    monkeypatch.setattr("headshare_hf.trainer.trainer.DistillationTrainer.train", None)
+    result = run_cell(_cell(found, output), output, judging(found, output, "2"))
+    assert result["code"] == "2" and result["trained_code"] == "0.0"
+    # What only the training could measure stays.
+    assert result["cost"]["peak_memory_mib"] == 321.5 and result["cost"]["threads"] == 77
+    assert result["cost"]["train_seconds"] == before["cost"]["train_seconds"] and result["last"] == before["last"]
+    assert (output / "kd" / "seed_0" / "model.safetensors").read_bytes() == weights
+    path.unlink()
+    again = run_cell(_cell(found, output), output, judging(found, output))
+    assert again["cost"]["peak_memory_mib"] is None and again["trained_code"] is None
+    path.write_text(json.dumps(before))
+
+
+def test_a_damaged_cell_is_named(images, output):
+    path = output / "kd" / "seed_0" / "cell.json"
+    text = path.read_text()
+    path.write_text("{")
+    with pytest.raises(ValueError, match="cell.json is damaged .*delete it, and the cell is judged again"):
+        _kept(comparison(images), output)
+    path.write_text(text)
+
+
+def test_kept_cells_of_other_code_are_refused_before_any_training(images, output, tmp_path):
+    found = comparison(images)
+    kept = kept_results(found.cells(output), output, judging(found, output))
+    results = ComparisonResults(tmp_path / "results.json", found)
+    with pytest.raises(
+        ValueError, match="cell .* was judged by version 1 of the code, and this is 2.*--accept-code 1"
+    ):
+        results.check_kept(kept, "2")
+    ComparisonResults(tmp_path / "results.json", found, ["1"]).check_kept(kept, "2")
+    results.check_kept(kept, "1")
+    kept["kd/seed_0"]["data"]["pixels"]["test"] = "other"
+    with pytest.raises(ValueError, match="other images .`pixels.test` is .* there and 'other' here"):
+        results.check_kept(kept, "1")
+
+
+def test_other_images_of_the_same_classes_are_other_data(images, output, tmp_path):
+    """As many images, with the same labels and names, of the same size."""
+    other = image_folder(tmp_path / "images", seed=1)
+    mine = _kept(comparison(images), output, "teacher/seed_0")["data"]
+    theirs = run_all(comparison(other), tmp_path / "out", ["alone"])["alone/seed_0"]["data"]
+    assert mine.keys() == theirs.keys() and {name for name in mine if mine[name] != theirs[name]} == {"pixels"}
+    assert all(mine["pixels"][split] != theirs["pixels"][split] for split in ("train", "validation", "test"))
+    # Neither the seed of the augmentation nor the augmentation changes what the images are.
+    again = comparison(images, data={**comparison(images).data, "augmentation": "none"})
+    assert run_all(again, tmp_path / "again", ["alone"], [5])["alone/seed_5"]["data"] == mine
+
+
+def test_classes_of_other_names_are_other_data(images, output, tmp_path):
+    for split in ("train", "test"):
+        for name in "abc":
+            shutil.copytree(images / split / name, tmp_path / "images" / split / f"{name}{name}")
+    mine = _kept(comparison(images), output, "teacher/seed_0")["data"]
+    theirs = run_all(comparison(tmp_path / "images"), tmp_path / "out", ["alone"])["alone/seed_0"]["data"]
+    assert {name for name in mine if mine[name] != theirs[name]} == {"label_names"}
+
+
+def test_the_mixture_has_the_share_of_the_row(images, tmp_path):
+    methods = {
+        "coupled": {"method": "th_kd_coupled", "alpha_th": 0.25},
+        "default": {"method": "th_kd_coupled"},
+        "kd": {"method": "kd"},
+        "wide": {"method": "plain", "student": {"embedding_size": 32, "projector": "linear"}},
+    }
+    found = run_all(comparison(images, methods=methods), tmp_path)
+    last = {name.split("/")[0]: result["last"] for name, result in found.items()}
+    shares = {row: numbers["mixed_alpha_th"] for row, numbers in last.items() if row != "teacher"}
+    assert shares == {"coupled": 0.25, "default": 0.5, "kd": 0.5, "wide": 0.5}
+    assert 0 <= last["coupled"]["mixed_accuracy"] <= 1 and last["wide"]["mixed_accuracy"] is None
+
+
+def _save_teacher(folder, names="abc", **processor):
+    model = resnet("resnet14", num_labels=len(names), seed=4, image_size=16)
+    model.config.id2label = dict(enumerate(names))
+    model.config.label2id = {name: index for index, name in enumerate(names)}
+    model.save_pretrained(folder)
+    options = {"size": {"height": 16, "width": 16}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, **processor}
+    HeadShareImageProcessor(**options).save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_given_teacher_that_wants_other_pixel_values_is_compared(images, tmp_path):
+    teacher = {"name_or_path": _save_teacher(tmp_path / "teacher", image_std=[0.2, 0.3, 0.4])}
+    found = comparison(images, teacher=teacher)
+    cell = found.cells(tmp_path / "out", ["kd"])[0]
+    check_judging(cell, "test", teacher)
+    result = run_cell(cell, tmp_path / "out", judging(found, tmp_path / "out"))
+    assert 0 <= result["last"]["agreement"] <= 1 and "own_teacher" not in result["last"]
+
+
+def test_the_whole_section_of_a_given_teacher_counts(images, tmp_path):
+    teacher = {"name_or_path": _save_teacher(tmp_path / "teacher", ["red", "green", "blue"])}
+    vouched = {**teacher, "same_label_order": True}
+    found = comparison(images, teacher=vouched)
+    cells = found.cells(tmp_path / "out", ["kd", "sh"])
+    with pytest.raises(ValueError, match="students cannot be compared with .*class 0 is 'red'"):
+        check_judging(cells[0], "test", teacher)
+    check_judging(cells[0], "test", vouched)
+    results = {cell.name: run_cell(cell, tmp_path / "out", judging(found, tmp_path / "out")) for cell in cells}
+    # Also where it is trained around the head of a student.
+    assert list(results) == ["kd/seed_0", "teacher_around_kd/seed_0", "sh/seed_0"]
+    assert "own_teacher" in results["sh/seed_0"]["last"]
+
+
+def test_what_cannot_be_judged_is_refused_before_the_training(images, tmp_path):
+    teacher = {"name_or_path": _save_teacher(tmp_path / "gray", image_mean=[0.5], image_std=[0.5])}
+    cell = comparison(images, teacher=teacher).cells(tmp_path / "out", ["alone"])[0]
+    with pytest.raises(ValueError, match="students cannot be compared with .*gray: the student reads 3 channels"):
+        check_judging(cell, "test", teacher)
+    other = image_folder(tmp_path / "images")
+    for index in range(2):
+        (other / "test" / "d").mkdir(exist_ok=True)
+        Image.new("RGB", (16, 16)).save(other / "test" / "d" / f"{index}.png")
+    found = comparison(other)
+    with pytest.raises(ValueError, match="class 3 is missing in split 'train'"):
+        check_judging(found.cells(tmp_path / "out", ["alone"])[-1], found.test_split, None)
+    assert not (tmp_path / "out").exists() and not torch.is_inference_mode_enabled()
