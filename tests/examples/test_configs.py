@@ -10,11 +10,13 @@ from toys import resnet
 
 from headshare_hf import HeadShareImageProcessor
 from headshare_hf.data import draw_pairs, load_splits, write_verification_bin
-from headshare_hf.trainer import load_classifier
+from headshare_hf.trainer import METHODS, load_classifier
 from headshare_hf.trainer.card import write_card
+from headshare_hf.trainer.checks import check_teacher
+from headshare_hf.trainer.companions import create_companion
 from headshare_hf.trainer.comparison import check_recipes, read_comparison
 from headshare_hf.trainer.recipe import build_data, run_recipe
-from headshare_hf.trainer.recipe_arguments import parse_recipe
+from headshare_hf.trainer.recipe_arguments import build_recipe, parse_recipe
 from headshare_hf.trainer.recipe_sections import DataArguments
 
 
@@ -27,6 +29,9 @@ RECIPES = sorted(
 )
 # Common parts of comparisons.
 PARTS = ("weights.yaml", "methods.yaml", "methods_other_width.yaml")
+CIFAR_PAIRS = sorted(path for path in (COMPARISONS / "cifar100").glob("*.yaml") if path.name not in PARTS)
+# They compare maps of the same channels.
+SAME_CHANNELS = {"fsp", "th_fsp", "kdsvd", "th_kdsvd"}
 TEACHERS = {
     "resnet34.tv_in1k": "timm/resnet34",
     # Deeper ones overflow while their batch statistics are untrained.
@@ -169,3 +174,75 @@ def test_every_comparison_can_start(path):
     cells = comparison.cells(Path("outputs"), seeds=[0])
     check_recipes(cells)
     assert {cell.row for cell in cells} >= {"teacher", *comparison.methods} and len(comparison.methods) >= 10
+
+
+@pytest.mark.parametrize("path", CIFAR_PAIRS, ids=lambda path: path.stem)
+def test_a_cifar_pair_has_every_method_that_it_can_have(path):
+    equal = yaml.safe_load(path.read_text())["extends"] == "methods.yaml"
+    found = {content["method"] for content in read_comparison(path).methods.values()}
+    assert set(METHODS) - found == {"adadistill"} | (set() if equal else SAME_CHANNELS)
+
+
+def _network(section, made):
+    """As `build_model` makes it, without weights; equal ones are made once."""
+    fields = {name: section.get(name) for name in ("backbone", "embedding_size", "projector", "map_projector")}
+    if str(fields) not in made:
+        with torch.device("meta"):
+            made[str(fields)] = resnet(num_labels=100, **fields)
+    return made[str(fields)]
+
+
+@pytest.mark.parametrize("path", CIFAR_PAIRS, ids=lambda path: path.stem)
+def test_the_networks_of_a_cifar_pair_fit_every_row(path):
+    cells, made = read_comparison(path, {("training", "use_cpu"): True}).cells(Path("outputs"), seeds=[0]), {}
+    networks = {str(Path("outputs", cell.name)): _network(cell.sections["student"], made) for cell in cells}
+    images = [{"pixel_values": torch.zeros(3, 32, 32)}]
+    for cell in cells:
+        student, args = networks[str(Path("outputs", cell.name))], build_recipe(dict(cell.sections)).training
+        if "teacher" in cell.sections:
+            teacher = networks[cell.sections["teacher"]["name_or_path"]]
+            check_teacher(student, teacher, args)
+            if args.companion_name is not None:
+                create_companion(student, teacher, args, images, lambda batch: batch)
+        elif "shared_head_from" in cell.sections["student"]:
+            other = networks[cell.sections["student"]["shared_head_from"]]
+            assert other.classifier.weight.shape == student.classifier.weight.shape
+
+
+@pytest.mark.parametrize("path", CIFAR_PAIRS, ids=lambda path: path.stem)
+def test_a_cifar_pair_has_the_published_options_of_its_networks(path):
+    comparison = read_comparison(path)
+    student, teacher = comparison.student["backbone"], comparison.teacher["backbone"]
+    # megvii-research/mdistiller, configs/cifar100/dkd.
+    beta = 2.0 if teacher in ("resnet56", "resnet110") else 8.0
+    if teacher in ("wrn_40_2", "vgg13") and student != "ShuffleV1":
+        beta = 6.0
+    # helper/pretrain.py of RepDistiller; 0.01 is also what its narrow students are trained with.
+    rate = 0.05 if student == "vgg8" else 0.01
+    for prefix in ("", "th_"):
+        assert comparison.methods[f"{prefix}dkd"]["companion_options"] == {"others_weight": beta}
+        given = {**comparison.training, **comparison.methods[f"{prefix}factor"]}
+        assert given.get("pretraining_learning_rate", given["learning_rate"]) == rate
+
+
+@pytest.mark.slow
+def test_students_as_wide_as_their_teacher_share_its_classifier(images, tmp_path):
+    """The rows of `methods_other_width.yaml` with a layer inside of the student, each for a step."""
+    section = {"name": str(images), "label_column": None, "validation_fraction": 0.34}
+    small = {("data", name): value for name, value in section.items()}
+    small |= {("student", "backbone"): "wrn_16_1", ("teacher", "backbone"): "wrn_16_2"}
+    options = {"use_cpu": True, "max_steps": 1, "lr_decay_epochs": None, "per_device_train_batch_size": 4}
+    small |= {("training", name): value for name, value in options.items()}
+    comparison = read_comparison(COMPARISONS / "cifar100" / "wrn_40_2_wrn_40_1.yaml", small)
+    comparison.methods["sh_crd"]["num_negatives"] = 3
+    rows = ["th_kd_1.0", "embedding_only", "sh_kd", "sh_kd_frozen", "sh_crd", "sh_kde"]
+    trained = {}
+    for cell in comparison.cells(tmp_path, rows, seeds=[0]):
+        trainer, _ = run_recipe(build_recipe(dict(cell.sections)))
+        trained[cell.row] = trainer.student.classifier.weight
+        assert trainer.student.config.backbone == ("wrn_16_2" if cell.row.startswith("teacher") else "wrn_16_1")
+    assert {*rows, "kd_wide", "teacher", "teacher_around_kd_wide"} == set(trained)
+    assert torch.equal(trained["th_kd_1.0"], trained["teacher"])
+    shared = trained["kd_wide"]
+    assert torch.equal(trained["teacher_around_kd_wide"], shared) and torch.equal(trained["sh_kd_frozen"], shared)
+    assert shared.shape == (3, 128) and not torch.equal(trained["sh_kd"], shared)
