@@ -38,7 +38,7 @@ class Setting:
         self.contrast = self.ours.negatives(self.index, 0)
         self.ours.eval()(self.student, self.teacher, self.index, self.contrast)
         self.shared.load_state_dict(self.ours.state_dict())
-        self.rows = self.contrast.pool[self.contrast.negatives]
+        self.rows = torch.stack([self.contrast.pool[~outside] for outside in self.contrast.excluded])
         self.labels = labels
 
     def step(self, loss: Callable, *more: object) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from headshare_hf.data.randomness import _splitmix, random_bits, random_integers, seeded_generators
+from headshare_hf.data.randomness import _splitmix, device_bits, random_bits, random_integers, seeded_generators
 
 
 def test_splitmix_gives_the_published_sequence():
@@ -18,6 +18,13 @@ def test_bits_of_a_sample_do_not_depend_on_its_neighbors():
     order = np.random.default_rng(0).permutation(1000)
     assert np.array_equal(random_bits(3, 2, rows[order], 1), together[order])
     assert random_bits(3, 2, np.array([17]), 1)[0] == together[17]
+
+
+@pytest.mark.parametrize("seed", [0, 3, -3, 2**63 + 1])
+def test_bits_on_a_device_are_the_same(seed):
+    rows = torch.tensor([0, 1, 17, 10**7, 2**40])
+    found = device_bits(seed, 2, rows, 1).numpy().view(np.uint64)
+    assert np.array_equal(found, random_bits(seed, 2, rows.numpy(), 1))
 
 
 @pytest.mark.parametrize("other", [(4, 2, 1), (3, 3, 1), (3, 2, 0), (2, 3, 1), (-3, 2, 1)])

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from allocations import NewElements
 from golden_data import load_golden
 from torch.nn import functional as F
 
@@ -110,7 +111,12 @@ def test_constants_are_those_of_the_first_batch_and_stay():
     loss = _loss()
     student, teacher, index = _batch()
     contrast = loss.negatives(index, 0)
-    rows = torch.cat([contrast.positives[:, None], contrast.pool[contrast.negatives]], 1)
+    rows = torch.stack(
+        [
+            torch.cat([own[None], contrast.pool[~outside]])
+            for own, outside in zip(contrast.positives, contrast.excluded, strict=True)
+        ]
+    )
     anchors = F.normalize(loss.student_embedding(student), dim=1)
     scores = (loss.teacher_memory[rows] @ anchors[:, :, None]) / loss.temperature
     expected = scores.exp().mean() * NUM_IMAGES
@@ -141,6 +147,18 @@ def test_an_image_that_is_there_twice_keeps_its_last_embedding():
     twice(student, teacher, torch.tensor([4, 4, 9]))
     once(student[1:], teacher[1:], torch.tensor([4, 9]))
     torch.testing.assert_close(twice.student_memory, once.student_memory)
+
+
+def test_a_step_costs_the_same_of_any_number_of_images():
+    sizes = []
+    for images in (4_000, 40_000):
+        labels = torch.arange(images) % (images // 5)
+        loss = ContrastiveLoss(WIDTH, WIDTH, labels, num_negatives=100, embedding_size=SIZE)
+        student, teacher, index = _batch()
+        with NewElements() as new:
+            loss(student, teacher, index)
+        sizes.append(new.count)
+    assert sizes[0] == sizes[1]
 
 
 def test_no_gradient_reaches_the_teacher_but_one_reaches_its_layer():

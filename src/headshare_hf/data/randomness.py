@@ -32,10 +32,24 @@ def random_bits(seed: int, epoch: int, indices: np.ndarray, stream: int) -> np.n
     Returns:
         `np.ndarray` of `uint64` and shape `(batch_size,)`.
     """
-    key = np.zeros(1, dtype=np.uint64)
-    for part in (seed, epoch, stream):
-        key = _splitmix(key ^ np.uint64(part % 2**64), np.uint64(1))
-    return _splitmix(key, np.asarray(indices).astype(np.uint64) + np.uint64(1))
+    return _splitmix(_key(seed, epoch, stream), np.asarray(indices).astype(np.uint64) + np.uint64(1))
+
+
+def device_bits(seed: int, epoch: int, indices: torch.Tensor, stream: int) -> torch.Tensor:
+    """
+    [`random_bits`] of positions that are on a device already, so that nobody has to wait for them.
+
+    Args:
+        indices (`torch.Tensor` of `int64` and shape `(batch_size,)`): Positions of the samples in the data set.
+        seed, epoch, stream: As in [`random_bits`].
+
+    Returns:
+        `torch.Tensor` of `int64` and shape `(batch_size,)`: The same bits, the first of them as the sign.
+    """
+    mixed = (indices + 1) * _signed(_GAMMA) + _signed(_key(seed, epoch, stream)[0])
+    mixed = (mixed ^ _shifted(mixed, 30)) * _signed(_FIRST)
+    mixed = (mixed ^ _shifted(mixed, 27)) * _signed(_SECOND)
+    return mixed ^ _shifted(mixed, 31)
 
 
 def random_integers(high: int, seed: int, epoch: int, indices: np.ndarray, stream: int) -> np.ndarray:
@@ -76,6 +90,23 @@ def seeded_generators() -> Iterator[Callable[[int], None]]:
         random.setstate(states[0])
         np.random.set_state(states[1])
         generator.set_state(states[2])
+
+
+def _key(seed: int, epoch: int, stream: int) -> np.ndarray:
+    key = np.zeros(1, dtype=np.uint64)
+    for part in (seed, epoch, stream):
+        key = _splitmix(key ^ np.uint64(part % 2**64), np.uint64(1))
+    return key
+
+
+def _signed(word: np.uint64) -> int:
+    """As the int64 with the same bits; PyTorch multiplies no uint64."""
+    return int(word.astype(np.int64))
+
+
+def _shifted(bits: torch.Tensor, by: int) -> torch.Tensor:
+    """To the right, with zeros in front; that of int64 repeats the sign."""
+    return (bits >> by) & (2 ** (64 - by) - 1)
 
 
 def _splitmix(state: np.ndarray, step: np.ndarray | np.uint64) -> np.ndarray:

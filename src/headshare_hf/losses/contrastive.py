@@ -148,10 +148,9 @@ class ContrastiveLoss(nn.Module):
         self._step += 1
         index, fresh = _of_all_processes(index), _of_all_processes(torch.stack([student, teacher], dim=1))
         # An image that is there twice, as when the last batches are filled up, is written twice in no certain order;
-        # with the same value, all processes keep the same memories.
-        place = torch.arange(len(index), device=index.device)
-        last = index.new_zeros(len(self.student_memory)).scatter_reduce_(0, index, place, "amax")
-        fresh = fresh[last[index]]
+        # with the same value, that of its last place, all processes keep the same memories.
+        ranked, order = index.sort(stable=True)
+        fresh = fresh[order[torch.searchsorted(ranked, index, right=True) - 1]]
         for memory, new in ((self.student_memory, fresh[:, 0]), (self.teacher_memory, fresh[:, 1])):
             memory[index] = F.normalize(torch.lerp(new, memory[index], self.momentum), dim=1)
 

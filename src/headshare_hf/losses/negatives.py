@@ -6,13 +6,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..data.randomness import random_bits
+from ..data.randomness import device_bits, random_bits
 
 
 NEGATIVES = ("exact", "relaxed", "shared")
-_STREAM = 16
-# Size of the pool in rows of negatives: two rows of a batch share about half of their images.
-_POOL = 2
+# Numbers of the purposes among the streams of random bits: the pool, the window of an image, its class mate.
+_POOL, _WINDOW, _MATE = 16, 17, 18
+# Images for one of the pool up to which a permutation of all costs less than drawing until enough are different.
+_PERMUTED = 16
 
 
 class Contrast(NamedTuple):
@@ -40,12 +41,14 @@ class NegativeSampler(nn.Module):
     Draws negatives for contrastive representation distillation (arXiv 1910.10699) among the images of other classes.
 
     A draw is a function of the seed, the step and the image alone (and of the type of the device, since generators
-    differ): a resumed run repeats it, and several processes draw together what one would draw for their whole batch.
+    differ): a resumed run repeats it, and several processes draw together what one would draw for their whole batch. Its
+    cost does not depend on the number of images.
 
     - `"exact"`: every row of negatives is a uniform subset of the images of other classes, none twice; the positive is
-      the image itself. The rows of a batch are windows of one permutation of a pool that is twice as large, so that
-      they are not independent of each other; in return the cost does not depend on the number of images. (The paper's
-      code draws one permutation of all images for each image.)
+      the image itself. The rows of a batch are windows of one pool in random order, which has as many images more than a
+      row as the largest class has, so that enough are left for every class. So each row is as likely as any other, but
+      those of a batch have most of their images in common. (The paper's code draws one permutation of all images for
+      each image.)
     - `"relaxed"`: the same negatives, but the positive is any image of the same class.
     - `"shared"`: one set of negatives for the whole batch, from all classes; those of its own class are left out for
       each image, so that the rows are shorter by about that share. Another sampling than the paper's, and the fastest.
@@ -95,47 +98,63 @@ class NegativeSampler(nn.Module):
         Returns:
             [`Contrast`] on the device of this module.
         """
-        generator = torch.Generator(self.labels.device)
-        bits = random_bits(self.seed, step, np.zeros(1), _STREAM)[0]
-        generator.manual_seed(int(bits) % 2**63)
-        order = torch.randperm(len(self.labels), generator=generator, device=self.labels.device)
         if self.kind == "shared":
-            pool = order[: self.num_negatives]
+            pool = self._pool(self.num_negatives, step)
             return Contrast(index, pool=pool, excluded=self.labels[index, None] == self.labels[pool])
-        pool = order[: max(_POOL * self.num_negatives, self.num_negatives + self.largest_class)]
-        negatives = self._windows(pool, index, generator)
-        positives = self._class_mates(index, generator) if self.kind == "relaxed" else index
-        return Contrast(positives, negatives, pool)
+        pool = self._pool(self.num_negatives + self.largest_class, step)
+        positives = self._class_mates(index, step) if self.kind == "relaxed" else index
+        return Contrast(positives, pool=pool, excluded=self._outside(pool, index, step))
 
-    def _windows(self, pool: torch.Tensor, index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """
-        For each image the first `num_negatives` positions of other classes in the cyclic `pool`, from a place of its
-        own: the window that begins there, in which what is of its own class makes room for those that follow.
-        """
-        count, spare = self.num_negatives, self.largest_class
-        begin = torch.randint(len(pool), self.labels.shape, generator=generator, device=pool.device)[index]
-        cyclic = torch.arange(len(pool) + count + spare, device=pool.device) % len(pool)
-        classes, own = self.labels[pool][cyclic], self.labels[index, None]
-        rows = cyclic.unfold(0, count, 1).index_select(0, begin)
-        replaced = classes.unfold(0, count, 1).index_select(0, begin) == own
-        following = cyclic.unfold(0, spare, 1).index_select(0, begin + count)
-        usable = classes.unfold(0, spare, 1).index_select(0, begin + count) != own
-        used = usable & (usable.cumsum(1) <= replaced.sum(1, keepdim=True))
-        return rows.masked_scatter_(replaced, _packed(following, used))
+    def _pool(self, size: int, step: int) -> torch.Tensor:
+        generator = torch.Generator(self.labels.device)
+        bits = random_bits(self.seed, step, np.zeros(1), _POOL)[0]
+        return draw_distinct(size, len(self.labels), generator.manual_seed(int(bits) % 2**63))
 
-    def _class_mates(self, index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        share = torch.rand(len(self.labels), generator=generator, device=index.device)[index]
+    def _outside(self, pool: torch.Tensor, index: torch.Tensor, step: int) -> torch.Tensor:
+        """
+        Which of the cyclic `pool` are outside of the window of each image: the first `num_negatives` of other classes from
+        a place of its own on. That are those of its class, and the last of the others, which lie before that place.
+        """
+        spare = self.largest_class
+        outside = self.labels[index, None] == self.labels[pool]
+        surplus = spare - outside.sum(1, keepdim=True)
+        begin = self._below(len(pool), index, step, _WINDOW)
+        before = (begin[:, None] - torch.arange(1, spare + 1, device=pool.device)) % len(pool)
+        own = outside.gather(1, before)
+        return outside.scatter_(1, before, own | ((~own).cumsum(1) <= surplus))
+
+    def _class_mates(self, index: torch.Tensor, step: int) -> torch.Tensor:
         own = self.labels[index]
-        within = (share * self.counts[own]).long().minimum(self.counts[own] - 1)
-        return self.by_class[self.starts[own] + within]
+        return self.by_class[self.starts[own] + self._below(self.counts[own], index, step, _MATE)]
+
+    def _below(self, high: int | torch.Tensor, index: torch.Tensor, step: int, stream: int) -> torch.Tensor:
+        """For each image a number in [0, high), of 63 bits, so that all are as likely."""
+        return (device_bits(self.seed, step, index, stream) & (2**63 - 1)) % high
 
 
-def _packed(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """The chosen values one after another, in a tensor whose size does not depend on how many there are."""
-    # Indexing with a mask would have to wait for the device to learn that number.
-    flat = chosen.flatten()
-    place = torch.where(flat, flat.cumsum(0) - 1, flat.numel())
-    return values.new_zeros(flat.numel() + 1).scatter_(0, place, values.flatten())
+def draw_distinct(count: int, high: int, generator: torch.Generator) -> torch.Tensor:
+    """
+    Numbers without replacement, every sequence being as likely, in a time that depends on `count` alone.
+
+    Args:
+        count (`int`): How many; at most `high`.
+        high (`int`): They are in [0, high).
+        generator (`torch.Generator`): What they are drawn from, on the device where they are wanted.
+
+    Returns:
+        `torch.Tensor` of `int64` and shape `(count,)`.
+    """
+    if high <= _PERMUTED * count:
+        return torch.randperm(high, generator=generator, device=generator.device)[:count]
+    # Of so many, fewer than `count` are different once in 1e17 draws (McDiarmid's inequality). Looking whether they are
+    # would make every step wait for the device.
+    drawn = torch.randint(high, (count + count // 8 + 256,), generator=generator, device=generator.device)
+    ranked, order = drawn.sort(stable=True)
+    first = torch.ones_like(drawn, dtype=torch.bool)
+    first[order[1:]] = ranked[1:] != ranked[:-1]
+    # Indexing with a mask would wait too: all others share the place behind the last one.
+    place = torch.where(first, first.cumsum(0) - 1, len(drawn))
+    return drawn.new_zeros(len(drawn) + 1).scatter_(0, place, drawn)[:count]
 
 
 def _check_labels(labels: torch.Tensor) -> None:
