@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..data import VerificationSet
+from ..models.card_thresholds import state_thresholds
+from ..models.hub_commit import CARD_FILE
 from ..models.thresholds import check_thresholds
 from .roc import Roc
 
@@ -82,7 +84,8 @@ def check_can_calibrate(pairs: VerificationSet) -> None:
 
 def store_thresholds(model: str | Path, thresholds: Sequence[dict[str, Any]]) -> None:
     """
-    Writes thresholds into the `config.json` of a model, in place of those that were there. Nothing else in it changes.
+    Writes thresholds into the `config.json` of a model, in place of those that were there. Nothing else in it changes. A
+    card of this package that lies beside it, `README.md`, is brought into agreement.
 
     Args:
         model (`str` or `Path`): Folder of the model.
@@ -100,6 +103,14 @@ def store_thresholds(model: str | Path, thresholds: Sequence[dict[str, Any]]) ->
     check_thresholds(thresholds)
     path = Path(model) / "config.json"
     content = {**json.loads(path.read_text(encoding="utf-8")), "verification_thresholds": list(thresholds)}
+    _write(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+    card = path.with_name(CARD_FILE)
+    if card.is_file():
+        _write(card, state_thresholds(card.read_text(encoding="utf-8"), thresholds))
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)

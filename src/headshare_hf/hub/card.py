@@ -13,6 +13,7 @@ from ..losses import COMPANIONS, PretrainedCompanionLoss
 from ..losses.companions import PRETRAINING_EPOCHS
 from ..models import backbone_names
 from ..models.card_metrics import METRICS
+from ..models.card_thresholds import threshold_call, threshold_table
 from .card_checks import check_fields, is_non_commercial
 from .card_fields import LOCAL_DATA, CardFields, CardHead, CardMethod, CardResult, data_type
 from .card_verification import SUBJECTS, TASK, head_text, pair_results, pair_rows
@@ -132,6 +133,7 @@ def _eval_result(result: CardResult) -> EvalResult:
 def _derived(card: CardFields) -> dict[str, Any]:
     """What the template cannot take from a field as it is."""
     verification = card.verification
+    thresholds = verification.thresholds if verification else ()
     return {
         **describe_objective(card.method, card.model.head),
         "head": head_text(card.model.head),
@@ -140,6 +142,8 @@ def _derived(card: CardFields) -> dict[str, Any]:
         "has_own_code": card.model.backbone in backbone_names() or card.model.backbone.startswith("timm/"),
         "subject": SUBJECTS[verification.subject] if verification else None,
         "subject_name": verification.subject if verification else None,
+        "threshold_call": threshold_call(thresholds, verification is not None and verification.flip),
+        "threshold_table": threshold_table(thresholds),
         "pair_rows": pair_rows(verification) if verification else [],
         "has_fold_errors": any(
             p.accuracy_standard_error is not None for p in (verification.sets if verification else ())

@@ -1,11 +1,14 @@
 """Publishing a folder: what of it goes to the Hub, what it must be like, and one commit that holds all of it."""
 
+import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi
 
+from ..models.card_thresholds import state_thresholds
+from ..models.hub_cache import CONFIG_FILE
 from ..models.hub_card import address_card
 from ..models.hub_commit import CARD_FILE, check_target, commit_files, open_repository
 from .publish_files import select_files
@@ -70,10 +73,16 @@ def publish_folder(
     """
     check_target(repo_id, revision)
     files = select_files(folder)
+    card = _read_card(files)
     api = HfApi(token=token)
     repo_id = open_repository(api, repo_id, private, revision)
-    card = files[CARD_FILE].read_text(encoding="utf-8")
     contents: dict[str, Path | bytes] = {**files, CARD_FILE: address_card(card, repo_id).encode()}
     done, changed = commit_files(api, repo_id, contents, revision, message)
     logger.info("%s: %s", repo_id, f"commit {done.oid}" if changed else "it holds this content already, no commit")
     return Publication(repo_id, done.oid, done.commit_url, tuple(files), changed)
+
+
+def _read_card(files: dict[str, Path]) -> str:
+    """The card, with the thresholds of the configuration that is published beside it."""
+    config = json.loads(files[CONFIG_FILE].read_text(encoding="utf-8"))
+    return state_thresholds(files[CARD_FILE].read_text(encoding="utf-8"), config.get("verification_thresholds"))

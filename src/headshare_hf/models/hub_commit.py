@@ -113,9 +113,10 @@ def commit_files(
     outdated = [file for file in there if is_weights_file(file) or file == TRAINING_FILE]
     additions = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
     deletions = [CommitOperationDelete(path_in_repo=file) for file in outdated if file not in files]
-    operations, place = [*additions, *deletions], {"revision": revision, "parent_commit": before}
     try:
-        done = api.create_commit(repo_id, operations, commit_message=message, **place)
+        done = api.create_commit(
+            repo_id, [*additions, *deletions], commit_message=message, revision=revision, parent_commit=before
+        )
     except HfHubHTTPError as error:
         if error.response.status_code not in _OVERTAKEN:
             raise

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
+from .card_thresholds import state_thresholds
 from .configuration_headshare import HeadShareConfig
 from .damaged_files import damage_named
 from .hub_cache import INDEX_FILE, PROCESSOR_FILE, WEIGHTS_FILE, explained, local_folder
@@ -150,6 +151,7 @@ class HeadSharePreTrainedModel(PreTrainedModel):
             repo_id = open_repository(api, repo_id, private, revision)
             files: dict[str, Path | bytes] = {path.name: path for path in sorted(Path(folder).iterdir())}
             text = Path(folder, CARD_FILE).read_text(encoding="utf-8")
+            text = state_thresholds(text, self.config.verification_thresholds)
             files[CARD_FILE] = address_card(text, repo_id).encode()
             return commit_files(api, repo_id, files, revision, commit_message or "Upload model")[0]
 
