@@ -29,6 +29,7 @@ from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, AutoConfig, pip
 
 from headshare_hf.hub import TRAINING_FILE, describe_cached
 from headshare_hf.models import HeadShareConfig
+from headshare_hf.models.hub_cache import CONFIG_FILE
 from headshare_hf.trainer.loading import load_teacher, split_revision
 
 
@@ -122,10 +123,10 @@ def _check_hub_id(name: str) -> None:
         raise DemoError(f"{name!r} is no Hub id; one reads `namespace/name`.") from error
 
 
-@lru_cache(maxsize=KEPT)
 def load_classifier(name: str) -> Classifier:
     """
-    An image classifier of this package or any other that transformers knows. The last ones stay in memory.
+    An image classifier of this package or any other that transformers knows. The last ones stay in memory, until the
+    Hub has another commit.
 
     Args:
         name (`str`): As [`resolve`] returns it; `id@revision` chooses a revision.
@@ -133,37 +134,59 @@ def load_classifier(name: str) -> Classifier:
     Raises:
         DemoError: Says why it cannot be used.
     """
+    return kept_classifier(name, at_commit(name))
+
+
+@lru_cache(maxsize=KEPT)
+def kept_classifier(name: str, place: str) -> Classifier:
+    """[`load_classifier`] of the commit in `place`."""
     with in_words(name):
-        config = read_config(name)
+        config = read_config(place)
         if type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
             raise DemoError(f"{name} is a model of the kind {config.model_type!r}, which does not classify images.")
-        model, processor = load_teacher(name, trust_remote_code=False)
+        model, processor = load_teacher(place, trust_remote_code=False)
         classifier = Classifier(name, model.eval(), processor)
         # The first pass of a network takes longer than all others, and its time would be shown.
         classifier.logits(Image.new("RGB", (32, 32)))
     return classifier
 
 
-@lru_cache(maxsize=KEPT)
 def load_verifier(name: str) -> Any:
-    """
-    The pipeline `face-verification` of a model. The last ones stay in memory.
+    """The pipeline `face-verification` of a model, kept and refused as by [`load_classifier`]."""
+    return kept_verifier(name, at_commit(name))
 
-    Args:
-        name (`str`): As [`resolve`] returns it; `id@revision` chooses a revision.
 
-    Raises:
-        DemoError: Says why it cannot be used.
-    """
+@lru_cache(maxsize=KEPT)
+def kept_verifier(name: str, place: str) -> Any:
+    """[`load_verifier`] of the commit in `place`."""
     with in_words(name):
-        config = read_config(name)
+        config = read_config(place)
         if not isinstance(config, HeadShareConfig):
             raise DemoError(
                 f"{name} is a model of another package (of the kind {config.model_type!r}); verification needs one "
                 "that was trained with headshare_hf."
             )
-        path, revision = split_revision(name)
+        path, revision = split_revision(place)
         return _pipeline("face-verification", model=path, revision=revision, device="cpu", trust_remote_code=False)
+
+
+def at_commit(name: str) -> str:
+    """
+    `id@commit` as the Hub has it now or, where the Hub cannot be reached, the cache; a folder as it is.
+
+    Raises:
+        DemoError: Says why there is none.
+    """
+    path, revision = split_revision(name)
+    if Path(path).is_dir():
+        return name
+    with in_words(name):
+        try:
+            file = hf_hub_download(path, CONFIG_FILE, revision=revision)
+        except EntryNotFoundError:
+            # Who loads it says what is missing.
+            return name
+    return f"{path}@{Path(file).parent.name}"
 
 
 def read_config(name: str) -> Any:

@@ -83,8 +83,8 @@ def _train_student(folder):
 @pytest.fixture(autouse=True)
 def forget(loopback_hub):
     """Every test loads its models itself, and failures that did not happen go with it."""
-    demo_models.load_classifier.cache_clear()
-    demo_models.load_verifier.cache_clear()
+    demo_models.kept_classifier.cache_clear()
+    demo_models.kept_verifier.cache_clear()
     yield
     loopback_hub.faults.clear()
 

@@ -1,13 +1,17 @@
 """Models of the demo: which may be opened, kept in memory, and errors in words."""
 
 import json
+import shutil
 
 import huggingface_hub
 import huggingface_hub.constants
 import pytest
-from demo_models import DemoError, load_classifier, load_verifier, recorded_teacher, resolve
-from toys import vit
+import torch
+from demo_models import DemoError, kept_classifier, load_classifier, load_verifier, recorded_teacher, resolve
+from toys import resnet, vit
 from transformers import BertConfig, BertModel, ViTImageProcessor
+
+from headshare_hf.hub import publish_folder
 
 
 def test_ids_and_the_folders_of_the_start_are_opened(folders):
@@ -57,9 +61,27 @@ def test_a_name_is_needed(name):
 def test_a_model_is_loaded_once(hub):
     first = load_classifier("alice/student")
     before = len(hub.log)
-    assert load_classifier("alice/student") is first and len(hub.log) == before
+    assert load_classifier("alice/student") is first
+    # Whether it is still the same one is asked.
+    assert [request.method for request in hub.log[before:]] == ["HEAD"]
     assert first.architecture == "resnet8" and not first.model.training
     assert first.num_parameters == sum(p.numel() for p in first.model.parameters())
+
+
+@pytest.mark.parametrize("load", [load_classifier, load_verifier])
+def test_a_model_that_was_published_again_is_loaded_again(hub, folders, tmp_path, load):
+    name = f"alice/again-{load.__name__.replace('_', '-')}"
+    first = publish_folder(folders / "faces", name, token=hub.alice)
+    before = load(name).model
+    shutil.copytree(folders / "faces", tmp_path / "new")
+    changed = resnet(seed=9, head_type="arcface")
+    changed.save_pretrained(tmp_path / "new")
+    publish_folder(tmp_path / "new", name, token=hub.alice)
+    weight = "backbone.conv1.weight"
+    after, old = load(name).model, load(f"{name}@{first.commit}").model
+    assert torch.equal(after.base_model.state_dict()[weight], changed.base_model.state_dict()[weight])
+    assert torch.equal(old.base_model.state_dict()[weight], before.base_model.state_dict()[weight])
+    assert not torch.equal(after.base_model.state_dict()[weight], before.base_model.state_dict()[weight])
 
 
 def test_a_classifier_of_another_package(tmp_path):
@@ -100,7 +122,7 @@ def test_a_token_opens_what_is_private(hub, monkeypatch):
 
 def test_without_a_network_the_cache_is_named(hub, monkeypatch):
     load_classifier("alice/teacher")
-    load_classifier.cache_clear()
+    kept_classifier.cache_clear()
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert load_classifier("alice/teacher").architecture == "resnet14"
     with pytest.raises(
