@@ -10,7 +10,6 @@ from PIL import Image
 from headshare_hf.evaluation import (
     Calibration,
     plot_comparison,
-    plot_curves_with_bands,
     plot_reliability,
     plot_similarities,
     summarize,
@@ -24,7 +23,6 @@ SIMILARITIES = {
     "kd": {"cka": 0.5, "head_similarity": -0.25},
     "simkd": {"cka": 0.75, "head_similarity": None, "more": 12.0},
 }
-CURVES = {"kd": [[(1, 0.2), (2, 0.4)], [(2, 0.6), (1, 0.3)]], "th_kd": [[(1, 0.25), (2, 0.5)]]}
 
 
 @pytest.fixture
@@ -94,6 +92,9 @@ def test_reliability_has_a_panel_a_method_and_a_dot_a_bin(tmp_path, drawn):
     assert large > 2 * small
     assert texts(first) == ["ECE 3.00"] and texts(second) == ["ECE 10.00"]
     assert [axes.get_title(loc="left") for axes in (first, second)] == ["kd", "th_kd"]
+    plot_reliability(found, tmp_path / "reliability.png", "bins of all seeds together")
+    titles = [figure.get_suptitle() for figure in drawn]
+    assert titles == ["Calibration", "Calibration: bins of all seeds together"]
 
 
 def test_calibrations_may_come_from_json(tmp_path):
@@ -113,26 +114,6 @@ def test_similarities_have_a_panel_a_measure(tmp_path, drawn):
     assert names(panels[0]) == ["kd", "simkd"] and panels[0].yaxis_inverted()
 
 
-def test_bands_are_the_range_and_lines_the_mean(tmp_path, drawn):
-    check_image(plot_curves_with_bands(CURVES, tmp_path / "curves.png"))
-    (axes,) = drawn[0].axes
-    np.testing.assert_allclose(axes.lines[0].get_xydata(), [(1, 25), (2, 50)])
-    np.testing.assert_allclose(axes.lines[1].get_xydata(), [(1, 25), (2, 50)])
-    (band,) = axes.collections
-    corners = {tuple(corner) for corner in band.get_paths()[0].vertices.round(6).tolist()}
-    assert corners == {(1, 20), (1, 30), (2, 40), (2, 60)}
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["kd (50.00)", "th_kd (50.00)"]
-    assert texts(axes) == ["1 to 2 seeds, mean (line) and range (band); last mean in brackets"]
-
-
-@pytest.mark.parametrize("last, floor", [(0.7, 59), (0.004, 0)])
-def test_the_axis_leaves_out_the_first_steep_epochs_and_says_so(last, floor, tmp_path, drawn):
-    plot_curves_with_bands({"kd": [[(1, 0.0), (4, last - 0.1 * (last > 0.1)), (8, last)]]}, tmp_path / "curves.png")
-    (axes,) = drawn[0].axes
-    assert axes.get_ylim()[0] == floor and axes.get_ylim()[1] > 100 * last
-    assert (f"starts at {floor}" in axes.get_ylabel()) == (floor > 0)
-
-
 def test_fifteen_methods_fit(tmp_path, drawn):
     many = {
         f"a method number {index}": {seed: 0.5 + 0.01 * index + 0.003 * seed for seed in (1, 2, 3)}
@@ -141,9 +122,6 @@ def test_fifteen_methods_fit(tmp_path, drawn):
     plot_comparison(summarize(many), tmp_path / "a.png", "a method number 0", "Fifteen methods")
     plot_reliability(dict.fromkeys(many, CALIBRATION), tmp_path / "b.png")
     plot_similarities({name: {f"measure {index}": 0.3 for index in range(6)} for name in many}, tmp_path / "c.png")
-    plot_curves_with_bands({name: CURVES["kd"] for name in many}, tmp_path / "d.png")
-    styles = {(line.get_color(), line.get_linestyle()) for line in drawn[3].axes[0].lines}
-    assert len(styles) == 15
     for figure in drawn:
         box, size = figure.get_tightbbox(), figure.get_size_inches()
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= size[0] and box.y1 <= size[1]
@@ -167,15 +145,6 @@ def test_fifteen_methods_fit(tmp_path, drawn):
         (plot_similarities, {}, "`values` is empty"),
         (plot_similarities, {"kd": {}}, "`measures` is empty"),
         (plot_similarities, {"kd": {"cka": float("nan")}}, "cka of 'kd' is nan"),
-        (plot_curves_with_bands, {}, "`curves` is empty"),
-        (plot_curves_with_bands, {"kd": []}, r"`curves\['kd'\]` is empty"),
-        (plot_curves_with_bands, {"kd": [[]]}, r"curves\['kd'\]\[0\] has no values"),
-        (plot_curves_with_bands, {"kd": [[(1, 0.5)], [(1, 50)]]}, r"curves\['kd'\]\[1\] has 50"),
-        (
-            plot_curves_with_bands,
-            {"kd": [[(1, 0.5)], [(1, 0.5), (2, 0.6)]]},
-            r"curves\['kd'\]\[1\] was evaluated after other epochs than curves\['kd'\]\[0\]",
-        ),
     ],
 )
 def test_wrong_data_is_refused(plot, data, message, tmp_path):
@@ -190,5 +159,4 @@ def test_pyplot_is_not_touched(tmp_path, monkeypatch):
     plot_comparison(summarize(VALUES), tmp_path / "a.png", "kd", "")
     plot_reliability({"kd": CALIBRATION}, tmp_path / "b.png")
     plot_similarities(SIMILARITIES, tmp_path / "c.png")
-    plot_curves_with_bands(CURVES, tmp_path / "d.png")
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 3

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from headshare_hf.evaluation import ClassificationCounts, calibration
+from headshare_hf.evaluation import Calibration, ClassificationCounts, calibration, pool_calibrations
 
 
 def test_four_images_by_hand():
@@ -64,6 +64,20 @@ def test_ties_count_as_in_the_accuracy():
     counts.update(logits, labels)
     found = calibration(logits.softmax(dim=1), labels, bins=1)
     assert found.accuracy == (counts.compute()["accuracy"],) == (0.0,)
+
+
+def test_seeds_are_pooled_bin_by_bin():
+    first = Calibration(0.02, (0.0, 0.5, 1.0), (0, 4), (None, 0.8), (None, 0.5))
+    second = Calibration(0.04, (0.0, 0.5, 1.0), (2, 12), (0.4, 0.6), (0.5, 0.75))
+    found = pool_calibrations([first, second])
+    # The error is that of the networks, not of the common bins.
+    assert found.expected_calibration_error == pytest.approx(0.03) and found.counts == (2, 16)
+    assert found.confidence == pytest.approx((0.4, 0.65)) and found.accuracy == pytest.approx((0.5, 0.6875))
+    assert pool_calibrations([first]) == first
+    with pytest.raises(ValueError, match="`calibrations` is empty"):
+        pool_calibrations([])
+    with pytest.raises(ValueError, match="the calibrations have other bins"):
+        pool_calibrations([first, second._replace(edges=(0.0, 0.6, 1.0))])
 
 
 def test_arrays_and_json():

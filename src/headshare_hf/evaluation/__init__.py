@@ -2,7 +2,8 @@
 
 from .analysis import analyze_student
 from .classification import ClassificationCounts, ClassificationMetrics, head_similarity
-from .comparison_plots import plot_comparison, plot_curves_with_bands, plot_reliability, plot_similarities
+from .comparison_curves import plot_curves_with_bands, plot_losses_with_bands
+from .comparison_plots import plot_comparison, plot_reliability, plot_similarities
 from .extraction import extract_embeddings
 from .face_model import FaceModel, load_face_model
 from .identification import evaluate_identification, probe_rates, reduce_probes
@@ -13,7 +14,7 @@ from .loading import load_metric, metric_names
 from .pair_bootstrap import bootstrap_intervals
 from .paired import PairedDifference, Summary, compare_paired, summarize
 from .plots import plot_accuracy_bars, plot_head_similarity, plot_training_curves
-from .reliability import Calibration, calibration
+from .reliability import Calibration, calibration, pool_calibrations
 from .report import render_report
 from .representation import class_alignment, effective_dimension, linear_cka
 from .roc import FAR_RULES, Roc
@@ -69,11 +70,13 @@ __all__ = [
     "plot_curves_with_bands",
     "plot_det",
     "plot_head_similarity",
+    "plot_losses_with_bands",
     "plot_reliability",
     "plot_roc",
     "plot_similarities",
     "plot_similarity_histogram",
     "plot_training_curves",
+    "pool_calibrations",
     "pool_templates",
     "probe_rates",
     "reduce_probes",

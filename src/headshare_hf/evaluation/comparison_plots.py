@@ -1,11 +1,10 @@
-"""Plots of a comparison of methods: results with intervals, calibration, likeness to the teacher, curves with bands."""
+"""Plots of a comparison of methods: results with intervals, calibration, likeness to the teacher."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -13,13 +12,11 @@ from matplotlib.ticker import MaxNLocator
 from .paired import Summary
 from .plots import (
     COLORS,
-    LINES,
     MUTED,
     TEXT,
     _canvas,
     _check_fractions,
     _check_not_empty,
-    _epoch_axis,
     _figure,
     _save,
     _style,
@@ -65,14 +62,15 @@ def plot_comparison(summaries: Mapping[str, Summary], path: str | Path, baseline
     return _save(figure, path)
 
 
-def plot_reliability(calibrations: Mapping[str, Calibration], path: str | Path) -> Path:
+def plot_reliability(calibrations: Mapping[str, Calibration], path: str | Path, note: str = "") -> Path:
     """
     Accuracy over confidence, one panel a method, a dot for each bin whose area grows with the share of images in it.
     Dots on the diagonal are calibrated, those below it too sure.
 
     Args:
-        calibrations (`Mapping[str, Calibration]`): What [`calibration`] gave for every method.
+        calibrations (`Mapping[str, Calibration]`): What [`calibration`] or [`pool_calibrations`] gave for every method.
         path (`str` or `Path`): The PNG file to write.
+        note (`str`, *optional*): What the title says besides, e.g. of which runs they are.
 
     Returns:
         `Path`: That file.
@@ -87,7 +85,14 @@ def plot_reliability(calibrations: Mapping[str, Calibration], path: str | Path) 
     for axes, (name, found) in zip(panels, calibrations.items(), strict=True):
         _draw_reliability(axes, found)
         axes.set_title(fill(name, 22), loc="left", fontsize=9, fontweight="bold", color=TEXT)
-    figure.suptitle("Calibration", x=0.02, ha="left", fontsize=11, fontweight="bold", color=TEXT)
+    figure.suptitle(
+        f"Calibration: {note}" if note else "Calibration",
+        x=0.02,
+        ha="left",
+        fontsize=11,
+        fontweight="bold",
+        color=TEXT,
+    )
     figure.supxlabel("confidence, per cent (the larger a dot, the more images)", fontsize=10, color=TEXT)
     figure.supylabel("accuracy, per cent", fontsize=10, color=TEXT)
     return _save(figure, path)
@@ -116,43 +121,6 @@ def plot_similarities(values: Mapping[str, Mapping[str, float | None]], path: st
     figure = _canvas(0.6 + _name_width(values) + 2.0 * columns, rows * (1.2 + 0.26 * len(values)))
     for axes, measure in zip(_panels(figure, len(measures), columns), measures, strict=True):
         _draw_measure(axes, measure, {method: found.get(measure) for method, found in values.items()})
-    return _save(figure, path)
-
-
-def plot_curves_with_bands(curves: Mapping[str, Sequence[Sequence[tuple[float, float]]]], path: str | Path) -> Path:
-    """
-    Accuracy after every epoch: the mean over the seeds as a line, from the lowest to the highest seed as a band, and
-    the last mean in the legend.
-
-    Args:
-        curves (`Mapping[str, Sequence[Sequence[tuple[float, float]]]]`): Of every method, of every seed, pairs of epoch
-            and accuracy, a fraction in [0, 1].
-        path (`str` or `Path`): The PNG file to write.
-
-    Returns:
-        `Path`: That file.
-
-    Raises:
-        ValueError: There is no method, no seed or no point, a value is no fraction, or seeds of a method were
-            evaluated after different epochs.
-    """
-    _check_not_empty(curves, "curves")
-    found = {name: _aligned(runs, name) for name, runs in curves.items()}
-    figure, axes = _figure(6.2 + _name_width(curves), max(4.4, 1.0 + 0.22 * len(curves)))
-    for index, (name, (epochs, values)) in enumerate(found.items()):
-        color, line = COLORS[index % len(COLORS)], LINES[index // len(COLORS) % len(LINES)]
-        means = values.mean(axis=0)
-        label = f"{name} ({means[-1]:.2f})"
-        axes.plot(epochs, means, color=color, linestyle=line, linewidth=1.5, label=label, zorder=3)
-        if len(values) > 1:
-            axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=color, alpha=0.15, linewidth=0)
-    _epoch_axis(axes)
-    floor = _curve_floor(found.values())
-    axes.set_ylim(bottom=floor)
-    axes.set_ylabel("accuracy, per cent" + (f" (axis starts at {floor})" if floor else ""))
-    note = f"{_seeds(map(len, curves.values()))}, mean (line) and range (band); last mean in brackets"
-    _heading(axes, "Accuracy during training", note)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9, labelcolor=TEXT)
     return _save(figure, path)
 
 
@@ -231,28 +199,6 @@ def _draw_measure(axes: Axes, measure: str, found: Mapping[str, float | None]) -
     axes.margins(x=0.3)
     axes.xaxis.set_major_locator(MaxNLocator(3))
     axes.set_title(fill(measure.replace("_", " "), 18), loc="left", fontsize=10, fontweight="bold", color=TEXT)
-
-
-def _aligned(runs: Sequence[Sequence[tuple[float, float]]], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Epochs, and accuracies in per cent of shape `(num_seeds, num_epochs)`."""
-    _check_not_empty(runs, f"curves[{name!r}]")
-    ordered = [sorted(points) for points in runs]
-    for index, points in enumerate(ordered):
-        _check_fractions([accuracy for _, accuracy in points], f"curves[{name!r}][{index}]")
-    epochs = [[epoch for epoch, _ in points] for points in ordered]
-    for index, found in enumerate(epochs):
-        if found != epochs[0]:
-            raise ValueError(
-                f"curves[{name!r}][{index}] was evaluated after other epochs than curves[{name!r}][0]; give the curves "
-                "of finished runs with the same number of epochs"
-            )
-    return np.array(epochs[0]), 100 * np.array([[accuracy for _, accuracy in points] for points in ordered])
-
-
-def _curve_floor(curves: Iterable[tuple[np.ndarray, np.ndarray]]) -> int:
-    """Where the axis begins, in per cent: below all that comes after the steep first quarter of the epochs."""
-    lowest = min(values[:, epochs >= epochs[-1] / 4].min() for epochs, values in curves)
-    return max(0, math.floor(lowest - 0.5))
 
 
 def _seeds(counts: Iterable[int]) -> str:

@@ -97,8 +97,9 @@ def compare_paired(
     """
     Difference of every other method from the baseline, over the seeds that both have.
 
-    With the same seed, runs share the order of the data and the student's first weights, so that their differences may
-    vary less than their values do. The p values are corrected by S. Holm, "A simple sequentially rejective multiple
+    With the same seed, runs share the order of the data and its augmentation, so that their differences may vary less than
+    their values do. They start from the same weights only where their networks are the same and drawn from that seed, which
+    those of SH-KD's last students, with heads and layers of their own, are not. The p values are corrected by S. Holm, "A simple sequentially rejective multiple
     test procedure", Scand. J. Statist. 6, 1979, which needs no independence of the tests: all share the baseline.
 
     Args:

@@ -1,5 +1,7 @@
 """How far the confidence of a classifier is from its accuracy."""
 
+from collections.abc import Sequence
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
@@ -56,6 +58,37 @@ def calibration(probabilities: Any, labels: Any, bins: int = 15) -> Calibration:
     confidence = rows.amax(dim=1)
     edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
     return _binned(confidence, correct, torch.bucketize(confidence, edges[1:-1]), edges)
+
+
+def pool_calibrations(calibrations: Sequence[Calibration]) -> Calibration:
+    """
+    Several networks in one diagram: the images of each bin together, and the mean of the calibration errors, since the
+    errors of networks that are too sure and not sure enough would cancel in common bins.
+
+    Args:
+        calibrations (`Sequence[Calibration]`): What [`calibration`] gave for each, with the same bins.
+
+    Raises:
+        ValueError: There is none, or the bins differ.
+    """
+    if not calibrations:
+        raise ValueError("`calibrations` is empty; give at least one")
+    first = calibrations[0]
+    if any(tuple(found.edges) != tuple(first.edges) for found in calibrations):
+        raise ValueError("the calibrations have other bins; compute all of them with the same `bins`")
+    counts = torch.tensor([found.counts for found in calibrations])
+    sums, right = (
+        (counts * torch.tensor([[value or 0.0 for value in found] for found in rates], dtype=torch.float64)).sum(dim=0)
+        for rates in ([found.confidence for found in calibrations], [found.accuracy for found in calibrations])
+    )
+    total = counts.sum(dim=0)
+    return Calibration(
+        fmean(found.expected_calibration_error for found in calibrations),
+        tuple(first.edges),
+        tuple(total.tolist()),
+        _means(sums, total),
+        _means(right, total),
+    )
 
 
 def _binned(confidence: torch.Tensor, correct: torch.Tensor, places: torch.Tensor, edges: torch.Tensor) -> Calibration:

@@ -1,85 +1,115 @@
-"""The table and the plots of a comparison, from its JSON file."""
+"""The tables and the plots of a comparison, from its JSON file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from ..evaluation import (
     Calibration,
-    PairedDifference,
-    Summary,
     compare_paired,
     plot_comparison,
     plot_curves_with_bands,
+    plot_losses_with_bands,
     plot_reliability,
     plot_similarities,
+    pool_calibrations,
     summarize,
 )
 from .comparison import cell_name
 from .comparison_checks import AROUND
+from .comparison_teachers import render_teachers
+from .comparison_values import (
+    difference_columns,
+    difference_legend,
+    markdown,
+    means,
+    published_column,
+    published_legend,
+    student_rows,
+    values_of,
+)
 
 
 # Of what was measured on the test images: its key, and how it is written.
 _MEASURES = {
     "CKA with the teacher": ("cka", 1, 3),
-    "agreement with the teacher": ("agreement", 100, 1),
-    "accuracy through the teacher's head": ("teacher_head_accuracy", 100, 1),
-    "teacher's embedding through its head": ("student_head_on_teacher", 100, 1),
+    "agreement with the teacher, %": ("agreement", 100, 1),
+    "CKA with its own teacher": ("own_teacher.cka", 1, 3),
+    "agreement with its own teacher, %": ("own_teacher.agreement", 100, 1),
+    "accuracy through the teacher's head, %": ("teacher_head_accuracy", 100, 1),
+    "accuracy of both heads mixed, %": ("mixed_accuracy", 100, 1),
+    "teacher's embedding through its head, %": ("student_head_on_teacher", 100, 1),
     "alignment with its own classes": ("alignment", 1, 3),
     "alignment with the teacher's classes": ("teacher_alignment", 1, 3),
     "similarity of the heads": ("head_similarity", 1, 3),
     "effective dimension": ("effective_dimension", 1, 1),
-    "calibration error": ("expected_calibration_error", 100, 1),
+    "calibration error, %": ("expected_calibration_error", 100, 1),
 }
 # Of them, the panels of the plot.
 _PLOTTED = (
     "CKA with the teacher",
-    "agreement with the teacher",
-    "accuracy through the teacher's head",
+    "agreement with the teacher, %",
+    "accuracy through the teacher's head, %",
+    "similarity of the heads",
+    "alignment with its own classes",
+    "alignment with the teacher's classes",
     "effective dimension",
+)
+_ANALYSIS_LEGEND = (
+    "Means over the seeds, on the test images. The teacher is the ordinary one, its own teacher the one that a row was "
+    "distilled from where that is another. Mixed: (1 − a) p + a p_TH of both heads on the student's embedding, a being the "
+    "alpha_th of the row, or 0.5."
 )
 
 
 def render_comparison(content: Mapping[str, Any]) -> str:
     """
-    The table of accuracies and costs, in Markdown. The mean over classes has a column where classes differ in size.
+    The table of accuracies and costs, in Markdown, with a legend. The mean over classes has a column where classes differ
+    in size.
 
     Args:
         content (`Mapping[str, Any]`): What the JSON file of [`ComparisonResults`] holds.
     """
-    baseline, last, best = content["baseline"], _values(content), _values(content, weights="best")
-    per_class = _values(content, "mean_per_class_accuracy")
+    rows, baseline = student_rows(content), content["baseline"]
+    last, best = values_of(rows), values_of(rows, weights="best")
+    per_class = values_of(rows, "mean_per_class_accuracy")
     differences = compare_paired(last, baseline) if baseline in last else {}
+    published = published_column(content, last)
     columns = {
         "method": {row: row for row in last},
         "seeds": {row: str(len(values)) for row, values in last.items()},
-        "test accuracy": _means(last),
-        **({} if _are_close(last, per_class) else {"mean over classes": _means(per_class)}),
-        "at the best epoch": _means(best),
-        f"against {baseline}": {row: _difference(found) for row, found in differences.items()},
-        "p": {row: _p_value(found) for row, found in differences.items()},
+        "test accuracy, % (mean ± standard deviation)": means(last),
+        **({} if _are_close(last, per_class) else {"mean over classes, %": means(per_class)}),
+        "at the best epoch, %": means(best),
+        **difference_columns(baseline, differences),
         **_costs(content),
+        **published,
     }
-    if "published" in content:
-        found = content["published"]
-        columns[f"published: {found['source']}"] = {row: f"{value:.2f}" for row, value in found["values"].items()}
-    return _markdown(columns, list(last))
+    legend = [
+        "±: standard deviation over the seeds.",
+        *([difference_legend(baseline, differences)] if differences else []),
+        "Seconds: of all trainings of one student, those of its temporary student and of the teacher around its head "
+        "included, without that of the ordinary teacher. Memory: the peak, of the process on a CPU, of the allocator on an "
+        "accelerator.",
+        *([published_legend(content)] if published else []),
+    ]
+    return f"{markdown(columns, list(last))}\n\n{' '.join(legend)}"
 
 
 def render_analysis(content: Mapping[str, Any]) -> str:
     """
-    What the methods do to the embedding, means over the seeds, in Markdown.
+    What the methods do to the embedding, means over the seeds, in Markdown, with a legend.
 
     Args:
         content (`Mapping[str, Any]`): What the JSON file of [`ComparisonResults`] holds.
     """
-    rows = list(_rows(content))
+    rows = student_rows(content)
     columns: dict[str, dict[str, str]] = {"method": {row: row for row in rows}}
     for title, (name, scale, digits) in _MEASURES.items():
-        found = {row: fmean(values.values()) for row, values in _values(content, name).items()}
+        found = {row: fmean(values.values()) for row, values in values_of(rows, name).items()}
         columns[title] = {row: f"{scale * value:.{digits}f}" for row, value in found.items()}
-    return _markdown(columns, rows)
+    return f"{markdown(columns, list(rows))}\n\n{_ANALYSIS_LEGEND}"
 
 
 def write_report(content: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -94,39 +124,31 @@ def write_report(content: Mapping[str, Any], folder: Path) -> list[Path]:
         `list[Path]`: The files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    table = folder / "table.md"
-    table.write_text(f"{render_comparison(content)}\n\n{render_analysis(content)}\n", encoding="utf-8")
-    summaries, title = summarize(_values(content)), content["title"] or "Test accuracy"
-    calibrations = {row: _calibration(cells) for row, cells in _rows(content).items()}
-    curves = {row: [cell["curve"] for cell in cells.values()] for row, cells in _rows(content).items()}
+    table, rows = folder / "table.md", student_rows(content)
+    tables = [render_comparison(content), render_teachers(content), render_analysis(content)]
+    table.write_text("\n\n".join(filter(None, tables)) + "\n", encoding="utf-8")
+    summaries, title = summarize(values_of(rows)), content["title"] or "Test accuracy"
     plots = [
-        plot_curves_with_bands(curves, folder / "curves.png"),
-        plot_reliability(calibrations, folder / "reliability.png"),
-        plot_similarities(_similarities(content), folder / "similarity.png"),
+        plot_curves_with_bands(_curves(rows, "curve"), folder / "curves.png"),
+        plot_reliability(
+            {row: _calibration(cells) for row, cells in rows.items()},
+            folder / "reliability.png",
+            "bins of all seeds together, ECE their mean",
+        ),
+        plot_similarities(_similarities(rows), folder / "similarity.png"),
     ]
+    losses = _curves(rows, "loss_curve")
+    if losses:
+        plots.append(plot_losses_with_bands(losses, folder / "losses.png"))
     if content["baseline"] in summaries:
         plots.append(plot_comparison(summaries, folder / "accuracy.png", content["baseline"], title))
     return [table, *plots]
 
 
-def _rows(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    # Without teachers, which are no rivals.
-    return {row: content["cells"][row]["seeds"] for row in content["rows"] if row in content["cells"]}
-
-
-def _values(content: Mapping[str, Any], name: str = "accuracy", weights: str = "last") -> dict[str, dict[int, float]]:
-    found = {
-        row: {int(seed): (cell[weights] or {}).get(name) for seed, cell in sorted(cells.items())}
-        for row, cells in _rows(content).items()
-    }
-    known = {row: {seed: v for seed, v in values.items() if v is not None} for row, values in found.items()}
-    return {row: values for row, values in known.items() if values}
-
-
-def _markdown(columns: Mapping[str, Mapping[str, str]], rows: Sequence[str]) -> str:
-    lines = [list(columns), ["---"] * len(columns)]
-    lines += [[cells.get(row, "") for cells in columns.values()] for row in rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+def _curves(rows: Mapping[str, Any], name: str) -> dict[str, list[Any]]:
+    # Older files have no losses, and where `logging_strategy` is "no" there are none.
+    found = {row: [cell.get(name) for cell in cells.values()] for row, cells in rows.items()}
+    return {row: curves for row, curves in found.items() if all(curves)}
 
 
 def _are_close(first: dict[str, dict[int, float]], second: dict[str, dict[int, float]]) -> bool:
@@ -134,37 +156,16 @@ def _are_close(first: dict[str, dict[int, float]], second: dict[str, dict[int, f
     return all(abs(one - other) < 1e-9 for one, other in pairs)
 
 
-def _means(values: dict[str, dict[int, float]]) -> dict[str, str]:
-    return {row: _mean_and_deviation(found) for row, found in summarize(values).items()}
-
-
-def _mean_and_deviation(summary: Summary) -> str:
-    if summary.standard_deviation is None:
-        return f"{100 * summary.mean:.2f}"
-    return f"{100 * summary.mean:.2f} ± {100 * summary.standard_deviation:.2f}"
-
-
-def _difference(found: PairedDifference) -> str:
-    if found.mean is None:
-        return ""
-    if found.low is None or found.high is None:
-        return f"{100 * found.mean:+.2f}"
-    return f"{100 * found.mean:+.2f} [{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
-
-
-def _p_value(found: PairedDifference) -> str:
-    return "" if found.p_adjusted is None else f"{found.p_adjusted:.2g}"
-
-
 def _costs(content: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    seconds, memory, further = {}, {}, {}
-    for row, cells in _rows(content).items():
+    seconds, memory, published, further = {}, {}, {}, {}
+    for row, cells in student_rows(content).items():
         costs = [cell["cost"] for cell in cells.values()]
         peaks = [cost["peak_memory_mib"] for cost in costs if cost["peak_memory_mib"] is not None]
         seconds[row] = f"{fmean(_seconds(content, row, seed) for seed in cells):.0f}"
         memory[row] = f"{max(peaks):.0f}" if peaks else ""
+        published[row] = f"{costs[0]['parameters']:,}"
         further[row] = f"{costs[0]['training_only_parameters']:,}"
-    return {"seconds": seconds, "MiB": memory, "further parameters": further}
+    return {"seconds": seconds, "memory, MiB": memory, "parameters": published, "parameters in training only": further}
 
 
 def _seconds(content: Mapping[str, Any], row: str, seed: str) -> float:
@@ -182,12 +183,13 @@ def _seconds(content: Mapping[str, Any], row: str, seed: str) -> float:
 
 
 def _calibration(cells: Mapping[str, Any]) -> Calibration:
-    return Calibration(**next(iter(cells.values()))["last"]["calibration"])
+    return pool_calibrations([Calibration(**cell["last"]["calibration"]) for cell in cells.values()])
 
 
-def _similarities(content: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
+def _similarities(rows: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+    found: dict[str, dict[str, float | None]] = {row: {} for row in rows}
     for title in _PLOTTED:
-        for row, values in _values(content, _MEASURES[title][0]).items():
-            found.setdefault(row, {})[title] = fmean(values.values())
+        values = values_of(rows, _MEASURES[title][0])
+        for row in rows if values else ():
+            found[row][title] = fmean(values[row].values()) if row in values else None
     return found

@@ -1,0 +1,95 @@
+"""The teachers of a comparison: what it costs them to be trained around the head of a student."""
+
+from collections.abc import Mapping
+from statistics import fmean
+from typing import Any
+
+from ..evaluation import compare_paired
+from .comparison_checks import AROUND, TEACHER
+from .comparison_values import (
+    difference_columns,
+    difference_legend,
+    markdown,
+    means,
+    published_column,
+    student_rows,
+    values_of,
+)
+
+
+def render_teachers(content: Mapping[str, Any]) -> str:
+    """
+    The table of teachers, in Markdown, with a legend: the ordinary one, those that were trained around the head of a
+    student, and rows that are such a teacher trained alone. Differences are from the first of these rows, or else from
+    the one ordinary teacher. Empty where no teacher was measured.
+
+    Args:
+        content (`Mapping[str, Any]`): What the JSON file of [`ComparisonResults`] holds.
+    """
+    alone = teachers_alone(content)
+    around = {row: found["seeds"] for row, found in content["cells"].items() if row.startswith(AROUND)}
+    students = student_rows(content)
+    known = values_of({**{row: students[row] for row in alone}, **around})
+    ordinary = _ordinary_accuracy(content)
+    shown = {**({TEACHER: ordinary} if ordinary else {}), **known}
+    if not shown:
+        return ""
+    baseline = next((row for row in alone if row in known), TEACHER)
+    compared = _with_baseline(known, baseline, ordinary)
+    differences = compare_paired(compared, baseline) if len(compared) > 1 and baseline in compared else {}
+    columns = {
+        "teacher": {row: row for row in shown},
+        "seeds": {row: str(len(found)) for row, found in shown.items()},
+        "test accuracy, % (mean ± standard deviation)": means(shown),
+        **difference_columns(baseline, differences),
+        "seconds": _seconds(content, list(shown)),
+        **published_column(content, [TEACHER]),
+    }
+    return f"{markdown(columns, list(shown))}\n\n{_legend(baseline, differences)}"
+
+
+def teachers_alone(content: Mapping[str, Any]) -> list[str]:
+    """Rows of students that are the teacher's network, trained on labels alone for as long as the teacher."""
+    common = content["comparison"]
+    wanted = common["teacher"].get("backbone")
+    epochs = {**common["training"], **common["teacher_training"]}.get("num_train_epochs")
+    found = []
+    for row in student_rows(content):
+        options = content["cells"][row]["options"]
+        network = {**common["student"], **options.get("student", {})}.get("backbone")
+        trained = {**common["training"], **options}.get("num_train_epochs")
+        if options.get("method", "plain") == "plain" and wanted is not None and (network, trained) == (wanted, epochs):
+            found.append(row)
+    return found
+
+
+def _ordinary_accuracy(content: Mapping[str, Any]) -> dict[int, float]:
+    """Of the ordinary teacher by its seed; where its weights were given, as the first student was compared with it."""
+    if TEACHER in content["cells"]:
+        return values_of({TEACHER: content["cells"][TEACHER]["seeds"]})[TEACHER]
+    seen = values_of(student_rows(content), "teacher_accuracy")
+    return {0: value for found in list(seen.values())[:1] for value in list(found.values())[:1]}
+
+
+def _with_baseline(
+    known: Mapping[str, Mapping[int, float]], baseline: str, ordinary: Mapping[int, float]
+) -> dict[str, Mapping[int, float]]:
+    if baseline != TEACHER or not ordinary:
+        return dict(known)
+    # All seeds have the same one.
+    seeds = {seed for found in known.values() for seed in found}
+    return {TEACHER: dict.fromkeys(seeds or ordinary, fmean(ordinary.values())), **known}
+
+
+def _seconds(content: Mapping[str, Any], rows: list[str]) -> dict[str, str]:
+    cells = {row: content["cells"][row]["seeds"].values() for row in rows if row in content["cells"]}
+    return {row: f"{fmean(cell['cost']['train_seconds'] for cell in found):.0f}" for row, found in cells.items()}
+
+
+def _legend(baseline: str, differences: Mapping[str, Any]) -> str:
+    parts = ["±: standard deviation over the seeds."]
+    if differences:
+        parts.append(difference_legend(baseline, differences))
+    if differences and baseline == TEACHER:
+        parts.append("There is one ordinary teacher, so that these intervals lack its variation.")
+    return " ".join([*parts, "Seconds: of the training of the teacher alone."])

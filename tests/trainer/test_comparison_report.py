@@ -1,0 +1,245 @@
+"""The tables and plots that are made of the JSON file of a comparison."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from toy_results import cell_result, filled_results, table_comparison
+
+from headshare_hf.trainer.comparison import Cell
+from headshare_hf.trainer.comparison_checks import AROUND, TEACHER
+from headshare_hf.trainer.comparison_report import render_analysis, render_comparison, write_report
+from headshare_hf.trainer.comparison_results import ComparisonResults
+from headshare_hf.trainer.comparison_teachers import render_teachers, teachers_alone
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were saved, by the names of their files."""
+    figures, save = {}, Figure.savefig
+
+    def remember(self, path, **kwargs):
+        figures[Path(path).name] = self
+        return save(self, path, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", remember)
+    return figures
+
+
+def _cells(line):
+    return [cell.strip() for cell in line.split("|")[1:-1]]
+
+
+def _table(text):
+    """Rows of a table by their names, without its legend."""
+    lines = text.split("\n\n")[0].splitlines()
+    return {cells[0]: dict(zip(_cells(lines[0]), cells, strict=True)) for cells in map(_cells, lines[2:])}
+
+
+def _legend(text):
+    (legend,) = text.split("\n\n")[1:]
+    assert "\n" not in legend
+    return legend
+
+
+@pytest.fixture
+def content(tmp_path):
+    return filled_results(tmp_path / "results.json").content
+
+
+def test_the_table_has_means_differences_and_costs(content):
+    table = _table(render_comparison(content))
+    assert list(table) == ["alone", "kd", "sh"]
+    assert table["kd"] == {
+        "method": "kd",
+        "seeds": "3",
+        "test accuracy, % (mean ± standard deviation)": "60.00 ± 10.00",
+        "at the best epoch, %": "61.00 ± 10.00",
+        "difference from kd, points [95 % interval]": "",
+        "p": "",
+        "seconds": "10",
+        "memory, MiB": "100",
+        "parameters": "4,321",
+        "parameters in training only": "7",
+    }
+    # The differences are -10, -9 and -11: -10 ± t(2, 97.5 %) = 4.303 / sqrt(3), and p = 0.0033 of t = -17.32; the other has
+    # 5, 6, 4 and t = 8.66, p = 0.0131. Holm doubles the smaller one.
+    difference = "difference from kd, points [95 % interval]"
+    assert (table["alone"][difference], table["alone"]["p"]) == ("-10.00 [-12.48, -7.52]", "0.0066")
+    assert (table["sh"][difference], table["sh"]["p"]) == ("+5.00 [+2.52, +7.48]", "0.013")
+    # The temporary student and the teacher around its head are part of the price.
+    assert table["sh"]["seconds"] == "120"
+
+
+def test_the_legend_says_what_stands_there(content):
+    legend = _legend(render_comparison(content))
+    assert legend.startswith(
+        "±: standard deviation over the seeds. Difference from kd: paired seed by seed, with the 95 %"
+    )
+    for part in (
+        "paired t-test over 3 seeds",
+        "(Holm)",
+        "temporary student",
+        "without that of the ordinary teacher",
+        "of the process on a CPU, of the allocator on an accelerator",
+    ):
+        assert part in legend
+    assert "Published" not in legend
+    del content["cells"]["alone"]["seeds"]["0"]
+    assert "over 2 to 3 seeds" in _legend(render_comparison(content))
+
+
+def test_another_baseline_needs_no_other_file(content):
+    table = _table(render_comparison({**content, "baseline": "sh"}))
+    assert table["kd"]["difference from sh, points [95 % interval]"] == "-5.00 [-7.48, -2.52]"
+
+
+def test_classes_of_different_size_have_a_column(content):
+    content["cells"]["kd"]["seeds"]["1"]["last"]["mean_per_class_accuracy"] = 0.3
+    row = _table(render_comparison(content))["kd"]
+    assert row["test accuracy, % (mean ± standard deviation)"] == "60.00 ± 10.00"
+    assert row["mean over classes, %"] == "50.00 ± 20.00"
+
+
+def test_published_numbers_say_whose_they_are(content):
+    content["published"] = {
+        "source": "a table",
+        "values": {"kd": 73.3, "sh": 75.0, "teacher": 79.42, "unknown": 1.0},
+        "sources": {"sh": "a | paper"},
+    }
+    text = render_comparison(content)
+    table = _table(text.replace("\\|", "/"))
+    assert table["kd"]["published, %: a table"] == "73.30" and table["alone"]["published, %: a table"] == ""
+    assert table["sh"]["published, %: a table"] == "75.00 (a / paper)" and "unknown" not in text
+    assert _legend(text).endswith("ours hold out 25 % of the training images, which choose the best epoch.")
+    assert _table(render_teachers(content))["teacher"]["published, %: a table"] == "79.42"
+    # A file from before single rows had sources.
+    content["published"] = {"source": "a table", "values": {"kd": 73.3}}
+    assert _table(render_comparison(content))["kd"]["published, %: a table"] == "73.30"
+    content["published"] = {"source": None, "values": {"kd": 73.3}, "sources": {"kd": "a paper"}}
+    assert _table(render_comparison(content))["kd"]["published, %"] == "73.30 (a paper)"
+
+
+def test_the_analysis_has_what_could_be_measured(content):
+    for seed, cell in content["cells"]["sh"]["seeds"].items():
+        cell["last"]["own_teacher"] = {"cka": 0.25 + 0.1 * int(seed), "agreement": 0.75}
+        cell["last"]["mixed_accuracy"] = 0.625
+    text = render_analysis(content)
+    kd, sh = (_table(text)[row] for row in ("kd", "sh"))
+    assert kd["CKA with the teacher"] == "0.500" and kd["effective dimension"] == "3.0"
+    assert kd["accuracy through the teacher's head, %"] == kd["CKA with its own teacher"] == ""
+    assert (sh["CKA with its own teacher"], sh["agreement with its own teacher, %"]) == ("0.350", "75.0")
+    assert sh["accuracy of both heads mixed, %"] == "62.5" and "(1 − a) p + a p_TH" in _legend(text)
+
+
+def test_teachers_are_compared_with_the_ordinary_one(content):
+    for seed, accuracy in enumerate((0.86, 0.88, 0.87)):
+        content["cells"][f"{AROUND}kd"]["seeds"][str(seed)]["last"]["accuracy"] = accuracy
+    text = render_teachers(content)
+    table, difference = _table(text), "difference from teacher, points [95 % interval]"
+    assert list(table) == [TEACHER, f"{AROUND}kd"]
+    assert table[TEACHER]["test accuracy, % (mean ± standard deviation)"] == "90.00" and not table[TEACHER][difference]
+    around = table[f"{AROUND}kd"]
+    assert (around["seeds"], around["seconds"]) == ("3", "100")
+    # -4, -2 and -3 points.
+    assert around["test accuracy, % (mean ± standard deviation)"] == "87.00 ± 1.00"
+    assert around[difference] == "-3.00 [-5.48, -0.52]"
+    assert "There is one ordinary teacher, so that these intervals lack its variation." in _legend(text)
+
+
+def test_teachers_are_compared_with_a_row_that_is_the_teacher_alone(content):
+    options = {"method": "plain", "student": {"backbone": "resnet14"}}
+    seeds = {str(seed): cell_result("alone_14", value) for seed, value in enumerate((0.89, 0.91, 0.93))}
+    content["cells"]["alone_14"] = {"options": options, "seeds": seeds}
+    content["cells"]["short"] = {"options": {**options, "num_train_epochs": 1}, "seeds": seeds}
+    content["rows"] += ["alone_14", "short"]
+    text = render_teachers(content)
+    table, difference = _table(text), "difference from alone_14, points [95 % interval]"
+    assert list(table) == [TEACHER, "alone_14", f"{AROUND}kd"] and teachers_alone(content) == ["alone_14"]
+    assert table[f"{AROUND}kd"][difference] == "-1.00 [-5.97, +3.97]" and table[TEACHER][difference] == ""
+    assert "one ordinary teacher" not in _legend(text)
+
+
+def test_a_teacher_that_was_given_has_the_accuracy_that_its_students_saw(content):
+    del content["cells"][TEACHER]
+    content["comparison"]["teacher"] = {"name_or_path": "someone/teacher"}
+    for cell in content["cells"]["kd"]["seeds"].values():
+        cell["last"]["teacher_accuracy"] = 0.8
+    table = _table(render_teachers(content))
+    assert table[TEACHER]["test accuracy, % (mean ± standard deviation)"] == "80.00"
+    assert table[TEACHER]["seconds"] == "" and list(table) == [TEACHER, f"{AROUND}kd"]
+
+
+def test_without_teachers_there_is_no_table_of_them(tmp_path):
+    results = ComparisonResults(tmp_path / "results.json", table_comparison())
+    results.add(Cell("kd", 0, {}), cell_result("kd", 0.4))
+    assert render_teachers(results.content) == ""
+    assert (write_report(results.content, tmp_path / "report")[0]).read_text().count("±: standard deviation") == 1
+
+
+def test_the_price_of_a_row_whose_temporary_student_is_unknown(content):
+    del content["cells"]["kd"]["seeds"]["1"]
+    with pytest.raises(ValueError, match="have sh/seed_1, but not kd/seed_1"):
+        render_comparison(content)
+
+
+def test_the_report_is_tables_and_plots(content, tmp_path):
+    files = write_report(content, tmp_path / "report")
+    assert {path.name for path in files} == {
+        "table.md",
+        "accuracy.png",
+        "curves.png",
+        "losses.png",
+        "reliability.png",
+        "similarity.png",
+    }
+    assert all(path.stat().st_size > 10_000 for path in files if path.suffix == ".png")
+    text = files[0].read_text()
+    assert all(render(content) in text for render in (render_comparison, render_teachers, render_analysis))
+
+
+def test_similarities_have_panels_of_heads_and_alignments(content, tmp_path, drawn):
+    for cell in content["cells"]["sh"]["seeds"].values():
+        cell["last"] |= {"head_similarity": 1.0, "alignment": 0.5, "teacher_alignment": 0.25}
+    write_report(content, tmp_path)
+    panels = {axes.get_title(loc="left").replace("\n", " "): axes for axes in drawn["similarity.png"].axes}
+    panels.pop("", None)
+    assert list(panels) == [
+        "CKA with the teacher",
+        "agreement with the teacher, %",
+        "similarity of the heads",
+        "alignment with its own classes",
+        "alignment with the teacher's classes",
+        "effective dimension",
+    ]
+    texts = [text.get_text() for text in panels["similarity of the heads"].texts]
+    assert texts == ["-", "-", "1.00"]
+
+
+def test_reliability_is_that_of_all_seeds(content, tmp_path, drawn):
+    write_report(content, tmp_path)
+    figure = drawn["reliability.png"]
+    assert figure.get_suptitle() == "Calibration: bins of all seeds together, ECE their mean"
+    # kd: 50, 60 and 70 of 100, always 80 sure.
+    np.testing.assert_allclose(figure.axes[1].collections[0].get_offsets(), [(80, 60)])
+    assert figure.axes[1].texts[0].get_text() == "ECE 20.00"
+
+
+def test_losses_are_drawn_of_the_rows_that_have_them(content, tmp_path, drawn):
+    del content["cells"]["kd"]["seeds"]["1"]["loss_curve"]
+    write_report(content, tmp_path)
+    (axes,) = drawn["losses.png"].axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["alone (1.00)", "sh (1.00)"]
+    for row in content["cells"].values():
+        for cell in row["seeds"].values():
+            cell.pop("loss_curve", None)
+    assert "losses.png" not in {path.name for path in write_report(content, tmp_path)}
+
+
+def test_a_report_without_the_baseline_yet(tmp_path):
+    results = ComparisonResults(tmp_path / "results.json", table_comparison())
+    results.add(Cell("alone", 0, {}), cell_result("alone", 0.4, memory=None))
+    assert "accuracy.png" not in {path.name for path in write_report(results.content, tmp_path / "report")}
+    row = _table(render_comparison(results.content))["alone"]
+    assert row["test accuracy, % (mean ± standard deviation)"] == "40.00" and row["memory, MiB"] == ""

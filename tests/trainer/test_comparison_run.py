@@ -1,0 +1,118 @@
+"""Cells in processes of their own: killed ones, those of another command, and what each has of the machine."""
+
+import logging
+import multiprocessing
+import os
+import threading
+import time
+
+import pytest
+import torch
+from filelock import FileLock
+from toy_comparisons import comparison, image_folder, judging
+from toys import resnet
+
+from headshare_hf import HeadShareImageProcessor
+from headshare_hf.trainer.comparison_run import (
+    CellError,
+    Share,
+    _alone,
+    _devices,
+    _take_share,
+    check_alone,
+    default_jobs,
+    run_cells,
+)
+
+
+@pytest.fixture
+def found(tmp_path):
+    """A row of three seeds, none of which waits for another."""
+    teacher = resnet(num_labels=3)
+    teacher.config.id2label = dict(enumerate("abc"))
+    teacher.save_pretrained(tmp_path / "teacher")
+    HeadShareImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "teacher")
+    images = image_folder(tmp_path / "images")
+    return comparison(images, teacher={"name_or_path": str(tmp_path / "teacher")}, seeds=[0, 1, 2])
+
+
+def _kill_the_first():
+    while not multiprocessing.active_children():
+        time.sleep(0.05)
+    multiprocessing.active_children()[0].kill()
+
+
+@pytest.mark.slow
+def test_a_killed_cell_takes_no_other_with_it(found, tmp_path):
+    output, reported = tmp_path / "out", []
+    cells = found.cells(output, ["alone"])
+    killer = threading.Thread(target=_kill_the_first, daemon=True)
+    killer.start()
+    with pytest.raises(CellError, match="alone/seed_.: RuntimeError: its process was ended from outside") as caught:
+        run_cells(cells, output, judging(found, output), 2, lambda cell, result: reported.append(cell.name))
+    assert not killer.is_alive() and len(reported) == 2 and "not started" not in str(caught.value)
+    # The one that ran beside it, the one that came after it, and then the missing one.
+    assert all((output / name / "cell.json").is_file() for name in reported)
+    run_cells(cells, output, judging(found, output), 2, lambda cell, result: reported.append(cell.name))
+    assert sorted(reported[2:]) == ["alone/seed_0", "alone/seed_1", "alone/seed_2"]
+
+
+def test_a_cell_of_another_command_is_waited_for(tmp_path, caplog):
+    entered = threading.Event()
+
+    def enter():
+        with _alone(tmp_path / "kd" / "seed_0", "kd/seed_0"):
+            entered.set()
+
+    (tmp_path / "kd" / "seed_0").mkdir(parents=True)
+    with caplog.at_level(logging.WARNING, "headshare_hf"), FileLock(tmp_path / "kd" / "seed_0" / "cell.lock"):
+        second = threading.Thread(target=enter)
+        second.start()
+        assert not entered.wait(0.5)
+        assert "another command is training kd/seed_0; waiting for it" in caplog.text
+    assert entered.wait(20)
+    second.join()
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_every_process_takes_one_accelerator_and_its_share_of_the_cores(monkeypatch, threads):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    devices = _devices()
+    assert devices == ("0", "1")
+    taken = []
+    for slot in range(3):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+        _take_share(Share(slot, 3, devices))
+        taken.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert taken == ["0", "1", "0"]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert torch.get_num_threads() == max(1, cores // 3)
+
+
+def test_accelerators_are_counted_where_none_are_named(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    assert _devices() == ("0", "1") and default_jobs() == 2
+    # A process that counted them itself would see both, whatever it is told afterwards.
+    monkeypatch.setattr(torch.accelerator, "device_count", None)
+    _take_share(Share(1, 1, ("0", "1")))
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert _devices() == () and default_jobs() == 1
+
+
+def test_copies_of_a_launcher_are_refused(monkeypatch):
+    check_alone()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    check_alone()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="a launcher started 2 copies of this comparison.*--jobs"):
+        check_alone()
