@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from toys import assert_same, resnet, snapshot
 
-from headshare_hf import HeadShareForImageClassification, HeadShareModel
+from headshare_hf import HeadShareConfig, HeadShareForImageClassification, HeadShareModel
 from headshare_hf.models import CENTERS_FILE
 
 
@@ -92,3 +92,24 @@ def test_a_linear_head_leaves_no_centers_of_an_earlier_model(tmp_path):
     model.save_pretrained(tmp_path)
     assert not (tmp_path / CENTERS_FILE).exists()
     assert_same(snapshot(HeadShareForImageClassification.from_pretrained(tmp_path)), snapshot(model))
+
+
+def test_names_are_not_copied_one_by_one(tmp_path):
+    """A million of them would take seconds, each time that a configuration is written or compared."""
+
+    class Name(str):
+        def __deepcopy__(self, memo):
+            raise AssertionError("a name was copied")
+
+    config = HeadShareConfig(num_labels=3)
+    for template in ("LABEL_{}", "person {}"):
+        config.id2label = {index: Name(template.format(index)) for index in range(3)}
+        config.label2id = {name: index for index, name in config.id2label.items()}
+        content, before = config.to_dict(), dict(vars(config))
+        content.get("id2label", {}).clear()
+        assert vars(config) == before and len(config.id2label) == 3
+        assert content.get("num_labels") == (3 if template.startswith("LABEL") else None)
+        config.save_pretrained(tmp_path)
+        again = HeadShareConfig.from_pretrained(tmp_path)
+        assert again.id2label == config.id2label and again.label2id == config.label2id
+        assert again.to_dict().keys() == config.to_dict().keys()
