@@ -1,11 +1,14 @@
 """The cross-entropy in chunks against the one of logits that are held, in float64."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from dense_losses import HEADS, assert_close, assert_same_gradients, dense_cross_entropy, in_float64, make_head
 from torch import nn
 
 from headshare_hf.losses import chunked_cross_entropy, class_matrix, cross_entropy, streamed
+from headshare_hf.losses.chunked_cross_entropy import label_scores
 from headshare_hf.losses.class_matrix import ClassMatrix
 
 
@@ -113,17 +116,42 @@ def test_rows_of_length_zero():
     assert not head(embeddings)[:, 5].any()
 
 
-def test_autocast_changes_nothing():
-    embeddings, labels = torch.randn(5, WIDTH, requires_grad=True), torch.arange(5)
+@pytest.mark.parametrize("kind", ["linear", "arcface"])
+def test_autocast_rounds_the_factors_of_products_alone(kind, kept):
+    """In the backward pass too, which is outside of it."""
+    embeddings, labels = torch.randn(64, 32, requires_grad=True), torch.arange(64)
     results = []
     for enabled in (False, True):
-        head, embeddings.grad = make_head("arcface", WIDTH, 9), None
+        head, embeddings.grad = make_head(kind, 32, 200), None
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
             loss = chunked_cross_entropy(embeddings, labels, head)
-            loss.backward()
+        loss.backward()
         results.append((loss.detach(), embeddings.grad, head.weight.grad))
-    for plain, mixed in zip(*results, strict=True):
-        assert torch.equal(plain, mixed)
+    for plain, mixed, tolerance in zip(*results, (1e-3, 1e-2, 1e-2), strict=True):
+        assert mixed.dtype == torch.float32 and not torch.equal(plain, mixed)
+        assert_close(mixed, plain, tolerance)
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+def test_under_autocast_the_logit_of_the_label_is_not_rounded(kind):
+    head, embeddings, labels = make_head(kind, WIDTH, 11), torch.randn(5, WIDTH), torch.tensor([0, 10, -1, 11, 4])
+    columns = torch.tensor([0, 1, 3])
+    for chosen, places in ((None, labels), (torch.tensor([2, 5, 9]), columns)):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            classes = replace(ClassMatrix.of(head), chosen=chosen)
+        scores = label_scores(embeddings[: len(places)], places, classes)
+        logits = head(embeddings)[: len(places)]
+        logits = logits if chosen is None else logits[:, chosen]
+        expected = logits.gather(1, places.clamp(0, logits.shape[1] - 1).unsqueeze(1)).squeeze(1)
+        torch.testing.assert_close(scores.target, torch.where(scores.found, expected, 0))
+        assert scores.found.tolist() == [0 <= place < len(classes) for place in places.tolist()]
+
+
+def test_float64_is_computed_in_float64_under_autocast_too():
+    head, embeddings, labels = make_head("arcface", WIDTH, 9).double(), torch.randn(4, WIDTH), torch.arange(4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = chunked_cross_entropy(embeddings.double(), labels, head)
+    torch.testing.assert_close(found, dense_cross_entropy(embeddings.double(), labels, head), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("kind", ["linear", "arcface"])

@@ -156,20 +156,30 @@ def test_extreme_logits_do_not_overflow(kind, temperature, size, kept):
 
 
 @pytest.mark.parametrize("kind", ["linear", "arcface"])
-def test_autocast_changes_nothing(kind):
-    head, own, teacher = _frozen(kind, 9), make_head(kind, OWN_WIDTH, 9), _embeddings()
-    student, small = _embeddings().requires_grad_(), _embeddings(OWN_WIDTH).requires_grad_()
+def test_autocast_rounds_the_factors_of_products_alone(kind, monkeypatch):
+    """In the backward pass too, which is outside of it. Moments, which are used many times, are not rounded."""
+    for name in ("_CHUNK_OF_ONE_THREAD", "_CHUNK_OF_MORE_THREADS"):
+        monkeypatch.setattr(class_matrix, name, 512)
+    head, own = (make_head(kind, width, 2000, seed=seed) for width, seed in ((128, 1), (64, 0)))
+    head.requires_grad_(False)
+    teacher, small = 0.3 * torch.randn(64, 128), 0.3 * torch.randn(64, 64)
+    student = teacher + 0.2 * torch.randn(64, 128)
     results = []
     for enabled in (False, True):
-        own.zero_grad()
-        student.grad = small.grad = None
+        zs, own.weight.grad = [z.clone().requires_grad_() for z in (student, student, small)], None
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
             moments = teacher_moments(teacher, head, 4.0)
-            loss = moments_kd(student, head, moments, 4.0) + chunked_kd(student, head, teacher, head, 4.0)
-            (loss + chunked_kd(small, own, teacher, head, 4.0)).backward()
-        results.append((loss.detach(), student.grad, small.grad, own.weight.grad, *vars(moments).values()))
-    for plain, mixed in zip(*results, strict=True):
-        assert torch.equal(plain, mixed)
+            losses = [
+                moments_kd(zs[0], head, moments, 4.0),
+                chunked_kd(zs[1], head, teacher, head, 4.0),
+                chunked_kd(zs[2], own, teacher, head, 4.0),
+            ]
+        sum(losses).backward()
+        losses = [loss.detach() for loss in losses]
+        results.append([*(z.grad for z in zs), own.weight.grad, *losses, *vars(moments).values()])
+    for plain, mixed, tolerance in zip(*results, 4 * [1e-2] + 3 * [1e-3] + 2 * [0], strict=True):
+        assert mixed.dtype == torch.float32 and torch.equal(plain, mixed) == (tolerance == 0)
+        assert_close(mixed, plain, tolerance)
 
 
 def test_a_teacher_in_half_precision_and_in_inference_mode():

@@ -1,10 +1,12 @@
 """The cross-entropy over a random part of the classes."""
 
+import math
+
 import pytest
 import torch
 from dense_losses import assert_close, dense_cross_entropy, in_float64, make_head
 
-from headshare_hf.losses import chunked_cross_entropy, class_matrix
+from headshare_hf.losses import chunked_cross_entropy, class_matrix, sampled_classes
 from headshare_hf.losses.class_matrix import ClassMatrix
 from headshare_hf.losses.sampled_classes import sample_classes
 
@@ -17,6 +19,13 @@ LABELS = torch.tensor([7, 39, -1, 0, 7])
 def small_chunks(monkeypatch):
     monkeypatch.setattr(class_matrix, "_CHUNK_OF_ONE_THREAD", 4)
     monkeypatch.setattr(class_matrix, "_CHUNK_OF_MORE_THREADS", 4)
+
+
+@pytest.fixture(params=[False, True], ids=["counted", "padded"])
+def padded(request, monkeypatch):
+    """As on an accelerator, which is not asked how many classes were drawn."""
+    monkeypatch.setattr(sampled_classes, "_would_be_waited_for", lambda device: request.param)
+    return request.param
 
 
 def _drawn(classes=NUM_LABELS, labels=LABELS, rate=0.3, seed=0, step=0, start=0) -> tuple[ClassMatrix, torch.Tensor]:
@@ -53,10 +62,11 @@ def test_two_parts_draw_what_one_does():
 
 
 @pytest.mark.parametrize("kind", ["linear", "arcface"])
-def test_value_and_gradients_are_those_of_the_chosen_classes_alone(kind):
+def test_value_and_gradients_are_those_of_the_chosen_classes_alone(kind, padded):
     head, z = make_head(kind, WIDTH, NUM_LABELS), torch.randn(5, WIDTH, requires_grad=True)
     chosen, columns = sample_classes(ClassMatrix.of(head), LABELS, 0.3, 1, 2)
-    chosen = chosen.chosen
+    assert (chosen.chosen == NUM_LABELS).any() == padded
+    chosen = chosen.chosen[chosen.chosen < NUM_LABELS]
     few = make_head(kind, WIDTH, len(chosen))
     for name, parameter in few.named_parameters():
         parameter.data.copy_(head.get_parameter(name)[chosen].detach())
@@ -73,6 +83,32 @@ def test_value_and_gradients_are_those_of_the_chosen_classes_alone(kind):
         assert_close(parameter.grad[chosen], few.get_parameter(name).grad)
         others = torch.ones(NUM_LABELS, dtype=torch.bool).index_fill_(0, chosen, False)
         assert others.any() and not parameter.grad[others].any()
+
+
+def test_without_a_count_the_same_classes_are_drawn(monkeypatch):
+    """Room for more is filled with numbers that are no class."""
+    for step in range(20):
+        exact, columns = _drawn(500, torch.tensor([7, 499, -1, 500, 0]), step=step)
+        with monkeypatch.context() as patch:
+            patch.setattr(sampled_classes, "_would_be_waited_for", lambda device: True)
+            padded, same = _drawn(500, torch.tensor([7, 499, -1, 500, 0]), step=step)
+        assert padded.padded and len(padded.chosen) == math.ceil(150 + 8 * math.sqrt(500 * 0.3 * 0.7)) + 5
+        assert torch.equal(padded.chosen[: len(exact.chosen)], exact.chosen)
+        assert (padded.chosen[len(exact.chosen) :] == 500).all()
+        assert torch.equal(columns, same) and columns[2] == columns[3] == -1
+
+
+def test_a_label_without_room_stands_for_a_class_elsewhere(monkeypatch):
+    """So that its loss is no number, and the run stops; it never has another class's."""
+    monkeypatch.setattr(sampled_classes, "_would_be_waited_for", lambda device: True)
+    monkeypatch.setattr(sampled_classes.math, "ceil", lambda number: 3)
+    drawn, columns = _drawn(500, torch.tensor([499, 1]), rate=0.5)
+    assert len(drawn.chosen) == 5 and columns[0] == -1 and drawn.chosen[columns[1]] == 1
+
+
+def test_a_part_without_classes_draws_none():
+    classes = ClassMatrix(torch.empty(0, WIDTH))
+    assert sample_classes(classes, LABELS, 0.3, 0, 0, 40) == (classes, LABELS)
 
 
 def test_a_wrong_label_is_still_refused():

@@ -43,8 +43,8 @@ def chunked_cross_entropy(
 
     The classes are gone through twice, forward for the normalizers and backward for the gradients, a chunk at a time.
     Beside the results this takes the memory of a few chunks of logits; the class weights get one gradient buffer.
-    Everything is computed in float32 whatever the autocast, or in float64 where the inputs are. There is no second
-    derivative.
+    Everything is computed in float32, or in float64 where the inputs are; under autocast the factors of products, but
+    for the logits of the labels, are rounded to bfloat16 and summed in float32. There is no second derivative.
 
     Args:
         embeddings (`torch.Tensor` of shape `(batch_size, embedding_size)`): What the head reads.
@@ -138,6 +138,10 @@ class _LabelScores(torch.autograd.Function):
             target = torch.where(inside, found, target)
             logits.scatter_(1, places, found.masked_fill_(inside, -torch.inf))
             softmax.add(logits)
+        if classes.rounded is not None and len(classes):
+            # The loss of an image that is nearly right is a small difference to its label's own logit.
+            inside = ((columns >= 0) & (columns < len(classes))).unsqueeze(1)
+            target = torch.where(inside, classes.logits_at(columns, queries, slopes), target)
         others = softmax.log_sum()
         ctx.save_for_backward(queries, weight, bias, slopes, columns, others, *softmax.kept)
         ctx.classes = classes

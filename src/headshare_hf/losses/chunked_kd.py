@@ -42,8 +42,8 @@ def chunked_kd(
     Where the student's embedding is read by the teacher's own frozen head, one pass over the classes gives the loss
     and its gradient, Σ (p_student − p_teacher) w · T for logits w · z / T. A head that learns, or that is another one,
     is gone through twice; give the teacher's in place of a frozen copy. Beside the results this takes the memory of a few chunks of logits; class weights that learn
-    get one gradient buffer. Everything is computed in float32 whatever the autocast, or in float64 where an input is.
-    There is no second derivative.
+    get one gradient buffer. Everything is computed in float32, or in float64 where an input is; under autocast the
+    factors of products are rounded to bfloat16 and summed in float32. There is no second derivative.
 
     Args:
         student_embeddings (`torch.Tensor` of shape `(batch_size, student_size)`): What `student_head` reads.
@@ -62,12 +62,13 @@ def chunked_kd(
         TypeError: A head is of another kind.
         ValueError: The heads have different numbers of classes, or embeddings another width than their head reads.
     """
+    student, teacher = ClassMatrix.of(student_head), ClassMatrix.of(teacher_head)
     with torch.autocast(student_embeddings.device.type, enabled=False):
         scores = softened_scores(
             student_embeddings,
-            ClassMatrix.of(student_head),
+            student,
             teacher_embeddings,
-            ClassMatrix.of(teacher_head),
+            teacher,
             temperature,
             teacher_temperature or temperature,
         )

@@ -105,8 +105,8 @@ def sharded_kd(
         TypeError: A head is of another kind.
         ValueError: The shards have different numbers of classes, or embeddings another width than their head reads.
     """
+    student, teacher = ClassMatrix.of(student_shard), ClassMatrix.of(teacher_shard)
     with torch.autocast(student_embeddings.device.type, enabled=False):
-        student, teacher = ClassMatrix.of(student_shard), ClassMatrix.of(teacher_shard)
         own = softened_scores(
             # Gradients of several processes are added up, which a half precision would round.
             gather_rows(student_embeddings.to(student.dtype_with(student_embeddings)), group),

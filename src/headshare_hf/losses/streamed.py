@@ -8,6 +8,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from .class_matrix import Chunk, ClassMatrix
+from .products import add_product
 
 
 # Stands for the logarithm of an empty sum; minus infinity would turn into nan as soon as it is subtracted from itself.
@@ -174,39 +175,53 @@ class LogitGradients:
         needed (`tuple[bool, ...]`): Whether queries, weight and bias want a gradient.
 
     Attributes:
-        queries, weight, bias (`torch.Tensor`, *optional*): The sums so far, `None` where not needed.
+        queries (`torch.Tensor` of shape `(batch_size, embedding_size)`, *optional*):
+            The sum so far, `None` where not needed; likewise `weight` and `bias`.
     """
 
     def __init__(
         self, queries: torch.Tensor, slopes: torch.Tensor, classes: ClassMatrix, needed: tuple[bool, ...]
     ) -> None:
-        # Every row is written once, except for those that were not chosen.
-        empty = torch.empty_like if classes.chosen is None else torch.zeros_like
         self._inputs, self._slopes, self._classes = queries, slopes, classes
         self.queries = torch.zeros_like(queries) if needed[0] else None
-        self.weight = empty(classes.weight) if needed[1] else None
-        self.bias = empty(classes.bias) if needed[2] and classes.bias is not None else None
+        self._weight = self._buffer(classes.weight) if needed[1] else None
+        self._bias = self._buffer(classes.bias) if needed[2] and classes.bias is not None else None
+
+    @property
+    def weight(self) -> torch.Tensor | None:
+        """The sum so far, of the shape of the weight."""
+        return self._without_padding(self._weight)
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """The sum so far, of the shape of the bias."""
+        return self._without_padding(self._bias)
+
+    def _without_padding(self, sums: torch.Tensor | None) -> torch.Tensor | None:
+        return sums[: len(self._classes.weight)] if sums is not None and self._classes.padded else sums
+
+    def _buffer(self, parameter: torch.Tensor) -> torch.Tensor:
+        if self._classes.chosen is None:
+            # Every row is written once.
+            return torch.empty_like(parameter)
+        # Rows that are none have one place, behind the others.
+        return parameter.new_zeros((len(parameter) + self._classes.padded, *parameter.shape[1:]))
 
     def add(self, chunk: Chunk, gradient: torch.Tensor) -> None:
         """Adds what `gradient`, the derivative by the logits of `chunk`, leads to; it is overwritten."""
-        if self.bias is not None:
-            self.bias[self._rows_of(chunk)] = (gradient.t() @ self._slopes).squeeze(1).to(self.bias.dtype)
-        if chunk.inverse is not None:
-            gradient.mul_(chunk.inverse)
+        if self._bias is not None:
+            self._bias[self._rows_of(chunk)] = (gradient.t() @ self._slopes).squeeze(1).to(self._bias.dtype)
+        factor = chunk.as_factor(gradient)
         if self.queries is not None:
-            self.queries.addmm_(gradient, chunk.rows)
-        if self.weight is not None:
-            self._write_weight(self.weight, chunk, gradient)
+            add_product(factor, chunk.factors, self.queries)
+        if self._weight is not None:
+            self._write_weight(self._weight, chunk, factor)
 
-    def _write_weight(self, weight: torch.Tensor, chunk: Chunk, gradient: torch.Tensor) -> None:
+    def _write_weight(self, weight: torch.Tensor, chunk: Chunk, factor: torch.Tensor) -> None:
         # Straight into its place where it has the form that is computed in.
-        in_place = self._classes.chosen is None and weight.dtype == gradient.dtype
+        in_place = self._classes.chosen is None and weight.dtype == chunk.rows.dtype
         rows = weight[self._rows_of(chunk)] if in_place else torch.empty_like(chunk.rows)
-        torch.mm(gradient.t(), self._inputs, out=rows)
-        if chunk.inverse is not None:
-            # The length of a row changes nothing: what points along the row is taken out.
-            along = torch.linalg.vecdot(rows, chunk.rows).mul_(chunk.inverse.square())
-            rows.addcmul_(chunk.rows, along.unsqueeze(1), value=-1)
+        chunk.row_gradients(factor, self._inputs, rows)
         if not in_place:
             weight[self._rows_of(chunk)] = rows.to(weight.dtype)
 

@@ -55,8 +55,9 @@ def teacher_moments(
         TypeError: The head is of another kind.
         ValueError: The embeddings have another width than the head reads.
     """
-    classes = ClassMatrix.of(head)
     with torch.autocast(teacher_embeddings.device.type, enabled=False):
+        # They are made once and used often: nothing is rounded.
+        classes = ClassMatrix.of(head)
         queries, slopes = classes.queries(teacher_embeddings, teacher_temperature or temperature)
         means = softmax_means(queries, slopes, classes)
         # log p = w·q + b / T_teacher - log_sum, and both parts are linear in w and b.
@@ -70,8 +71,8 @@ def moments_kd(
     """
     [`chunked_kd`] of a student that is read by the teacher's frozen head, from the moments of the teacher.
 
-    One pass over the classes gives loss and gradient, with half of the products that the teacher's embedding needs.
-    Loss and gradient are those of [`TeacherMoments`]; the weights of the head get no gradient.
+    One pass over the classes gives loss and gradient, with half of the products that the teacher's embedding needs; under
+    autocast, with factors that are rounded to bfloat16. Loss and gradient are those of [`TeacherMoments`]; the weights of the head get no gradient.
 
     Args:
         student_embeddings (`torch.Tensor` of shape `(batch_size, embedding_size)`): What `head` reads.

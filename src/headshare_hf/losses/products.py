@@ -1,0 +1,44 @@
+"""Products of matrices under autocast: the factors are rounded, the sums and the results are not."""
+
+import torch
+
+
+def rounded_factors(device: torch.device) -> torch.dtype | None:
+    """
+    What the factors of large products are rounded to at present; `None`: they stay as they are.
+
+    Under autocast that is bfloat16, for float16 too: a share of the softmax over a million classes may be no number of
+    float16. A GPU that has no arithmetic for bfloat16 goes on with float32.
+    """
+    if not torch.is_autocast_enabled(device.type):
+        return None
+    native = device.type == "cpu" or (
+        device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    )
+    return torch.bfloat16 if native else None
+
+
+def product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """
+    `left @ right` in `out`. Factors in half precision have sums in float32, and on a GPU also results that were never
+    rounded; a CPU rounds them once.
+
+    Args:
+        left (`torch.Tensor` of shape `(m, k)`): Of the type of `right`, or to be rounded to it.
+        right (`torch.Tensor` of shape `(k, n)`): Of the type of `out`, or of half precision.
+        out (`torch.Tensor` of shape `(m, n)`): Overwritten.
+    """
+    left = left.to(right.dtype)
+    if right.dtype == out.dtype:
+        return torch.mm(left, right, out=out)
+    if out.device.type == "cuda" and torch.version.hip is None:
+        return torch.mm(left, right, out_dtype=out.dtype, out=out)
+    return out.copy_(torch.mm(left, right))
+
+
+def add_product(left: torch.Tensor, right: torch.Tensor, sums: torch.Tensor) -> None:
+    """Adds `left @ right`, see [`product`], to `sums`."""
+    if right.dtype == sums.dtype:
+        sums.addmm_(left, right)
+    else:
+        sums.add_(product(left, right, torch.empty_like(sums)))
