@@ -16,7 +16,7 @@ from golden_data import drawn_images, drawn_weights, golden_path, load_golden
 from safetensors.torch import save_file
 
 from headshare_hf import HeadShareForImageClassification, HeadShareImageProcessor, HeadShareModel
-from headshare_hf.hub import ConversionOptions, convert_checkpoint
+from headshare_hf.hub import ConversionOptions, convert_checkpoint, convert_state_dict
 from headshare_hf.hub.convert import main
 
 
@@ -154,6 +154,23 @@ def test_the_mobilefacenet_of_other_names(tmp_path):
     body = HeadShareModel.from_pretrained(tmp_path / "out").backbone.state_dict()
     assert body.keys() == weights.keys()
     assert all(torch.equal(body[name], weights[name]) for name in weights)
+
+
+def test_the_mobilefacenet_of_other_names_with_a_classifier(tmp_path):
+    weights = _face("mobilefacenet_1x")
+    classifier = {"classifier.weight": torch.randn(4, 512), "classifier.bias": torch.randn(4)}
+    renamed = {**{_renamed(name): tensor for name, tensor in weights.items()}, **classifier}
+    torch.save({f"module.{name}": tensor for name, tensor in renamed.items()}, tmp_path / "net.pth")
+    assert "linear head of 4 classes" in convert_checkpoint(tmp_path / "net.pth", tmp_path / "out")[0]
+    model = HeadShareForImageClassification.from_pretrained(tmp_path / "out")
+    body = model.headshare.backbone.state_dict()
+    assert all(torch.equal(body[name], weights[name]) for name in weights)
+    assert torch.equal(model.classifier.weight, classifier["classifier.weight"])
+    without = {name: tensor for name, tensor in renamed.items() if name != "conv_6_dw.conv.weight"}
+    with pytest.raises(ValueError, match=r"\(missing: headshare.backbone.features.layers.0.layers.0.weight\)$"):
+        convert_state_dict(without, model.config)
+    with pytest.raises(ValueError, match=r"\(unknown: kernel\)$"):
+        convert_state_dict({**renamed, "kernel": torch.ones(512, 4)}, model.config)
 
 
 def test_timm(tmp_path):

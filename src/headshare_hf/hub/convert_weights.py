@@ -5,13 +5,12 @@ from collections.abc import Mapping
 import torch
 
 from ..models import HeadShareConfig, HeadShareForImageClassification, HeadShareModel
+from ..models.source_layouts import unwrapped_names
 from .convert_layouts import MOBILEFACENET_1X, body_prefix, classifier_names, near_layout, renamed_mobilefacenet
 from .convert_names import check_finite, rename_tensors
 
 
 _BASE = "headshare."
-# What DistributedDataParallel puts before every name.
-_PARALLEL = "module."
 
 
 def convert_state_dict(
@@ -20,7 +19,8 @@ def convert_state_dict(
     """
     Renames the tensors of a network with a linear classifier to those of [`HeadShareForImageClassification`].
 
-    Such files come from Alibaba-MIIL/HeadSharingKD and HobbitLong/RepDistiller, and from timm.
+    Such files come from Alibaba-MIIL/HeadSharingKD and HobbitLong/RepDistiller, and from timm. Face networks that were
+    saved with a classifier are taken too, see [`convert_backbone_state_dict`].
 
     Args:
         state_dict (`Mapping[str, torch.Tensor]`):
@@ -37,7 +37,7 @@ def convert_state_dict(
     """
     with torch.device("meta"):
         expected = HeadShareForImageClassification(config).state_dict()
-    weights = _without_parallel(state_dict)
+    weights = _named(state_dict, config)
     body, classifiers = _BASE + body_prefix(config.backbone), classifier_names(config.backbone)
     names = {name: _rename(name, expected, body, classifiers) for name in weights}
     return _converted(weights, names, expected, config, partial)
@@ -71,17 +71,15 @@ def convert_backbone_state_dict(
     """
     with torch.device("meta"):
         expected = HeadShareModel(config).state_dict()
-    weights = _without_parallel(state_dict)
-    if config.backbone == MOBILEFACENET_1X:
-        weights = renamed_mobilefacenet(weights)
+    weights = _named(state_dict, config)
     names = {name: body_prefix(config.backbone) + name for name in weights}
     return _converted(weights, names, expected, config)
 
 
-def _without_parallel(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    if not all(name.startswith(_PARALLEL) for name in state_dict):
-        return dict(state_dict)
-    return {name.removeprefix(_PARALLEL): tensor for name, tensor in state_dict.items()}
+def _named(state_dict: Mapping[str, torch.Tensor], config: HeadShareConfig) -> dict[str, torch.Tensor]:
+    """The tensors by the names that their network has at its source, without what wraps it."""
+    weights = {name: state_dict[key] for key, name in unwrapped_names(state_dict).items()}
+    return renamed_mobilefacenet(weights) if config.backbone == MOBILEFACENET_1X else weights
 
 
 def _rename(name: str, expected: Mapping[str, torch.Tensor], body: str, classifiers: tuple[str, ...]) -> str:
