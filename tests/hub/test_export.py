@@ -20,6 +20,7 @@ FAMILIES = {
     "MobileNetV2": {},
     "ShuffleV1": {},
     "ShuffleV2": {"projector": "linear_bn_relu", "embedding_size": 16},
+    "mobilefacenet": {"head_type": "combined", "head_margin": [1.0, 0.3, 0.2]},
     "mobilefacenet_1x": {"head_type": "arcface"},
     "mobilefacenet_112x96": {"head_type": "cosface", "image_size": [32, 24]},
     "iresnet18": {"head_type": "adaface"},
@@ -44,9 +45,16 @@ def small(tmp_path_factory):
     return model, processor, path, export_onnx(model, path, processor=processor)
 
 
-@pytest.mark.parametrize("backbone", FAMILIES)
-def test_every_family_is_the_same_in_onnx(backbone, tmp_path):
-    model = resnet(backbone, **FAMILIES[backbone])
+# Students of SimKD, whose projector is between their last map and the classifier.
+SIMKD = [
+    {"backbone": "resnet8", "map_projector": {"out_channels": 24}},
+    {"backbone": "MobileNetV2", "map_projector": {"out_channels": 16, "reduction": 4, "size": [1, 1]}},
+]
+
+
+@pytest.mark.parametrize("fields", [*({"backbone": name, **rest} for name, rest in FAMILIES.items()), *SIMKD], ids=str)
+def test_every_family_is_the_same_in_onnx(fields, tmp_path):
+    model = resnet(**fields)
     # Statistics of their own, so that folded normalizations are more than the identity.
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

@@ -106,6 +106,21 @@ def test_the_same_content_makes_no_second_commit(run, caplog):
     assert num_commits("alice/twice") == before and "holds this content already, no commit" in caplog.text
 
 
+@pytest.mark.slow
+def test_a_run_is_published_by_xet_too(hub, run, fresh_process, tmp_path):
+    code = f"""
+from headshare_hf.trainer import publish_run
+done = publish_run({str(run.folder)!r}, "alice/by-xet")
+print(done.commit, done.changed)
+"""
+    commit, changed = fresh_process(code, token=hub.alice, home=tmp_path, xet=True).split()
+    assert changed == "True" and hub.requests("POST", "/xet/v1/shards") and not hub.requests("PUT")
+    assert _files("alice/by-xet") == PLAIN | _code() and len(hub.requests("POST", "/commit/")) == 1
+    again = HeadShareForImageClassification.from_pretrained("alice/by-xet", revision=commit)
+    assert_same(snapshot(again), snapshot(run.student))
+    assert fresh_process(code, token=hub.alice, home=tmp_path, xet=True).split() == [commit, "False"]
+
+
 def test_a_trainer_pushes_what_its_folder_holds(run):
     run.args.hub_model_id = "alice/both-ways"
     try:
