@@ -74,7 +74,10 @@ def test_pairs_give_what_the_parts_give(root, tmp_path, flip):
         assert points[1e-2, rule]["threshold"] == result.roc.threshold_at_far(1e-2, rule)
     assert points[1e-3, "at_most"]["tar"] is None and "FAR 0.001 cannot be measured" in found["remarks"][0]
     intervals = bootstrap_intervals(result, num_samples=50, far_targets=(1e-2,), seed=3)
-    assert found["accuracy_interval"] == list(intervals["accuracy"])
+    for name in ("accuracy", "auc", "eer"):
+        assert found[f"{name}_interval"] == list(intervals[name])
+    low, high = (f"{100 * end:.2f}" for end in found["eer_interval"])
+    assert f"{100 * found['eer']:.2f} [{low}, {high}]" in render_report(record)
     assert points[1e-2, "at_most"]["interval"] == list(intervals["tar@far=1e-2/at_most"])
     assert found["bootstrap"] == {"num_samples": 50, "over": "pairs", "seed": 3, "level": 0.95}
     assert record["sets"]["faces"]["accuracy"] == found["accuracy"]

@@ -207,7 +207,9 @@ def test_intervals_over_pairs():
     """Near the normal interval of independent pairs, the same for a seed, and narrower for a lower level."""
     result = verify_similarities(*scores(2000, gap=0.35))
     found = bootstrap_intervals(result, seed=1)
-    assert set(found) == {"accuracy", "tar@far=1e-3/at_most"}
+    assert set(found) == {"accuracy", "auc", "eer", "tar@far=1e-3/at_most"}
+    for name, value in (("auc", result.roc.auc), ("eer", result.roc.eer)):
+        assert found[name].low < value < found[name].high
     assert found == bootstrap_intervals(result, seed=1) != bootstrap_intervals(result, seed=2)
     low, high = found["accuracy"]
     assert low < result.accuracy < high
@@ -241,6 +243,8 @@ def test_one_replicate_is_the_protocol_on_the_drawn_pairs(monkeypatch):
     again = verify_similarities(similarities[drawn], same[drawn], result.folds[drawn], far_targets=(0.1,))
     assert found["accuracy"] == pytest.approx([again.accuracy] * 2)
     assert found["tar@far=1e-1/at_most"] == pytest.approx([again.tar["tar@far=1e-1/at_most"]] * 2)
+    assert found["auc"] == pytest.approx([again.roc.auc] * 2)
+    assert found["eer"] == pytest.approx([again.roc.eer] * 2)
 
 
 def test_intervals_over_people_are_wider():

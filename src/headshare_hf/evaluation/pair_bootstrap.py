@@ -37,8 +37,8 @@ def bootstrap_intervals(
     seed: int = 0,
 ) -> dict[str, Interval]:
     """
-    Percentile intervals of the accuracy, cross-validated anew in each replicate, and of the TAR by the rule `"at_most"`
-    (B. Efron, R. J. Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13).
+    Percentile intervals of the accuracy, cross-validated anew in each replicate, of area under the curve and equal error
+    rate, and of the TAR by the rule `"at_most"` (B. Efron, R. J. Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13).
 
     Without names, pairs are drawn with replacement within each fold and kind, of which the protocol fixes the numbers.
     Pairs that share a person depend on each other, so that this interval is too narrow where people are in many pairs.
@@ -65,7 +65,7 @@ def bootstrap_intervals(
     if not 0 < level < 1 or num_samples < 1:
         raise ValueError(f"`level` {level} must lie between 0 and 1, and `num_samples` {num_samples} be positive")
     far_targets = [far for far in far_targets if result.roc.is_measurable(far)]
-    keys = ["accuracy", *(tar_key(far, "at_most") for far in far_targets)]
+    keys = ["accuracy", "auc", "eer", *(tar_key(far, "at_most") for far in far_targets)]
     generator = np.random.default_rng(seed)
     if names_a is None and names_b is None:
         weights = _draw_pairs(result, num_samples, generator)
@@ -109,8 +109,11 @@ def _people(result: VerificationResult, names_a: Sequence[str] | None, names_b: 
 
 
 def _replicate(result: VerificationResult, weights: np.ndarray, far_targets: Sequence[float]) -> np.ndarray:
-    """Accuracy and TAR of every replicate, `(1 + len(far_targets), num_replicates)`."""
-    return np.stack([_accuracies(result, weights), *_tars(result, weights, far_targets)])
+    """Accuracy, area, equal error rate and TAR of every replicate, `(3 + len(far_targets), num_replicates)`."""
+    true_rate, false_rate = _curves(result, weights)
+    rows = np.arange(len(weights))
+    tars = [true_rate[rows, (false_rate <= far).sum(axis=1) - 1] for far in far_targets]
+    return np.stack([_accuracies(result, weights), _areas(true_rate, false_rate), _eers(true_rate, false_rate), *tars])
 
 
 def _accuracies(result: VerificationResult, weights: np.ndarray) -> np.ndarray:
@@ -125,16 +128,28 @@ def _accuracies(result: VerificationResult, weights: np.ndarray) -> np.ndarray:
     return right.sum(axis=1) / totals.sum(axis=(1, 2))
 
 
-def _tars(result: VerificationResult, weights: np.ndarray, far_targets: Sequence[float]) -> list[np.ndarray]:
+def _curves(result: VerificationResult, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """TAR and FAR of every replicate from (0, 0) on, a column for each threshold from the highest."""
     order = np.argsort(-result.similarities, kind="stable")
     scores, same = result.similarities[order], result.is_same[order]
     # Equal scores are accepted together.
     last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
     sums = [np.where(kind, weights[:, order], 0).cumsum(axis=1)[:, last] for kind in (same, ~same)]
-    true_rate, false_rate = (counts / counts[:, -1:] for counts in sums)
-    true_rate = np.pad(true_rate, ((0, 0), (1, 0)))
-    rows = np.arange(len(weights))
-    return [true_rate[rows, (false_rate <= far).sum(axis=1)] for far in far_targets]
+    true_rate, false_rate = (np.pad(counts / counts[:, -1:], ((0, 0), (1, 0))) for counts in sums)
+    return true_rate, false_rate
+
+
+def _areas(true_rate: np.ndarray, false_rate: np.ndarray) -> np.ndarray:
+    return (np.diff(false_rate) * (true_rate[:, 1:] + true_rate[:, :-1])).sum(axis=1) / 2
+
+
+def _eers(true_rate: np.ndarray, false_rate: np.ndarray) -> np.ndarray:
+    """As [`Roc.eer`]: where the straight line between two points crosses FAR = 1 - TAR."""
+    missed, rows = 1 - true_rate, np.arange(len(true_rate))
+    end = (false_rate >= missed).argmax(axis=1)
+    start, rise = false_rate[rows, end - 1], false_rate[rows, end] - false_rate[rows, end - 1]
+    gap, fall = missed[rows, end - 1] - start, missed[rows, end - 1] - missed[rows, end]
+    return start + rise * gap / (rise + fall)
 
 
 def _chunk_sizes(num_samples: int) -> Iterator[int]:

@@ -44,7 +44,7 @@ def pairs_record(
         "accuracy_per_fold": per_fold,
         "best_threshold": result.threshold,
         **_curve(result.roc, PAIR_FARS, {far: intervals.get(tar_key(far, "at_most")) for far in PAIR_FARS}),
-        "accuracy_interval": intervals.get("accuracy"),
+        **{f"{name}_interval": intervals.get(name) for name in ("accuracy", "auc", "eer")},
         "bootstrap": _bootstrap(options, options.bootstrap_over),
         "thresholds": calibrate_thresholds(result.roc, pairs.name, bool(options.flip)),
         "remarks": list(result.remarks),

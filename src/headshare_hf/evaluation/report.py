@@ -45,7 +45,7 @@ def _accuracy_table(sets: Mapping[str, Mapping[str, Any]]) -> str:
             f"{_percent(found['accuracy'])} ± {_percent(found['accuracy_standard_error'])}"
             + _interval(found["accuracy_interval"]),
             f"{found['auc']:.4f}",
-            _percent(found["eer"]),
+            _percent(found["eer"]) + _interval(found.get("eer_interval")),
             _switches(found),
         ]
         for name, found in sets.items()
