@@ -6,6 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,13 @@ def build_section(name: str, content: dict[str, Any]) -> Any:
         if key not in known:
             raise ValueError(f"section `{name}` has no field `{key}`{_nearest(key, known)}")
     values = {key: _as_field(f"{name}.{key}", value, str(known[key].type)) for key, value in content.items()}
-    return HfArgumentParser(kind).parse_dict(values)[0]
+    return _parser(kind).parse_dict(values)[0]
+
+
+@cache
+def _parser(kind: Any) -> HfArgumentParser:
+    # Making one takes several times as long as reading a section with it, and a comparison reads hundreds of sections.
+    return HfArgumentParser(kind)
 
 
 def _as_field(name: str, value: Any, kind: str) -> Any:
