@@ -24,7 +24,8 @@ quickstart: $(VENV)/.installed
 quickstart-verification: $(VENV)/.installed
 	$(BIN)/python examples/quickstart_verification.py --config examples/configs/quickstart_verification.yaml --output $(VERIFICATION_OUT) --seeds $(SEEDS)
 
-## Every claim about speed and memory, measured on this machine; BENCH_OPTIONS="--reference CHECKOUT" adds the authors' code.
+## Every claim about speed and memory, measured on this machine in under 20 minutes on two cores, into docs/results/benchmarks.*;
+## BENCH_OPTIONS="--reference CHECKOUT --insightface CHECKOUT" compares with the authors' code and with insightface.
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/run_all.py $(BENCH_OPTIONS)
 

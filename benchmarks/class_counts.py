@@ -1,9 +1,10 @@
 """
 From how many classes on losses in chunks are worth it: time and memory against logits that are held.
 
-    python benchmarks/class_counts.py
+    python benchmarks/class_counts.py [--classes 100 1000 10000 30000 93431]
 
-The four losses that a training may take of a head, over the number of classes. Both sides are code of this package.
+The four losses that a training may take of a head, over the number of classes. Both sides are code of this package. The
+tables come twice, under the usual settings of glibc and with raised thresholds, see large_head.py.
 """
 
 import argparse
@@ -11,14 +12,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from harness import Case, Row, compare, memory_of, parser, prepare, report
+from harness import Case, Row, compare, parser, prepare, report, with_usual_allocator
+from harness_memory import memory_of
 from large_head_cases import CHUNKS, DENSE, SIZE, TEMPERATURE, Setting, step
 from torch import nn
 
 from headshare_hf.losses import chunked_cross_entropy, chunked_kd, cross_entropy, kd_loss
 
 
-CLASSES, BATCHES = (100, 1000, 10_000, 30_000, 93_431), (64, 256)
+CLASSES, BATCHES = (1000, 10_000, 30_000), (64, 256)
+COLUMNS = ("control", f"{DENSE}, MB", f"{CHUNKS}, MB")
 
 
 def losses_of(setting: Setting) -> dict[str, tuple[Callable, Callable, nn.Module]]:
@@ -68,28 +71,38 @@ def row_of(setting: Setting, name: str, arguments: argparse.Namespace) -> tuple[
     cases = [
         Case(form, lambda run=run: [run() for _ in range(repeats)]) for form, run in ((DENSE, dense), (CHUNKS, chunks))
     ]
-    _, row, _ = compare(cases, arguments.rounds, per=repeats)
+    _, row, control = compare(cases, arguments.rounds, per=repeats)
     label = f"{name}, {len(setting.rows)} classes"
-    return replace(row, name=label), {f"{DENSE}, MB": memory_of(dense), f"{CHUNKS}, MB": memory_of(chunks)}
+    found = (control.ratio, memory_of(dense), memory_of(chunks))
+    return replace(row, name=label), dict(zip(COLUMNS, found, strict=True))
 
 
 def tables(arguments: argparse.Namespace) -> None:
     """All losses over the number of classes."""
     for batch in (8,) if arguments.quick else BATCHES:
-        rows, columns = [], {f"{form}, MB": {} for form in (DENSE, CHUNKS)}
-        for classes in (100, 1000) if arguments.quick else CLASSES:
+        rows, columns = [], {column: {} for column in COLUMNS}
+        for classes in (100, 1000) if arguments.quick else arguments.classes:
             setting = Setting(classes, batch, arguments.device)
             for name in losses_of(setting):
                 row, memory = row_of(setting, name, arguments)
                 rows.append(row)
                 for key, value in memory.items():
                     columns[key][row.name] = value
-        title = f"Chunks against logits held, {batch} images, {SIZE} dimensions"
-        report(f"class_counts_{batch}", title, rows, {}, {}, arguments, [], columns)
+        title = f"Chunks against logits held, {batch} images, {SIZE} dimensions; "
+        title += "the usual settings of glibc" if arguments.allocator == "usual" else "raised thresholds of glibc"
+        notes = ["ratio: how often logits that are held take as long; control: these against themselves"]
+        table = f"class_counts_{batch}_{arguments.allocator}"
+        report(table, title, rows, {}, {}, arguments, notes, columns, against=DENSE)
 
 
 def main() -> None:
-    arguments = parser(__doc__).parse_args()
+    options = parser(__doc__)
+    options.add_argument("--classes", type=int, nargs="+", default=CLASSES, help="rows of the class matrix")
+    options.add_argument("--allocator", choices=("usual", "raised"), help="one of the two; both where not given")
+    arguments = options.parse_args()
+    if arguments.allocator is None:
+        with_usual_allocator()
+    arguments.allocator = arguments.allocator or "raised"
     prepare(arguments)
     tables(arguments)
 

@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 import torch
 from contrastive_sides import PlainLoss, negatives_of_images, reference_loss
-from harness import Case, agree, compare, memory_of, parser, peak_memory, prepare, report, use_reference
+from harness import Case, agree, compare, parser, prepare, report, use_reference
+from harness_memory import memory_of, peak_memory
 
 from headshare_hf.losses import Contrast, ContrastiveLoss
 
@@ -90,18 +91,17 @@ def loss_table(arguments: argparse.Namespace, base: str) -> None:
             f"'{EXACT}' is the default of the trainer (`negatives='exact'`): each row a uniform subset of the other "
             f"classes, rows not independent. '{FIXED}' are the same numbers by row of the memory, for data sets that draw "
             f"their own. '{SHARED}' (`negatives='shared'`) is another sampling.",
-            memory_note(columns["extra MB"], base),
+            f"aimed at: at most 1/12 of the extra memory of '{base}', and no more than its distance to float64",
         ],
         columns,
+        limits(columns, base),
     )
 
 
-def memory_note(megabytes: dict[str, float], base: str) -> str:
-    """How the default compares with the base."""
-    share = megabytes[EXACT] / megabytes[base]
-    return (
-        f"'{EXACT}' needs {share:.3f} of the extra memory of '{base}', where at most 1/12 ({1 / 12:.3f}) is aimed at"
-    )
+def limits(columns: dict[str, dict[str, float]], base: str) -> dict[str, dict[str, float]]:
+    """What the default may need and be off, from what the base needs and is off."""
+    rounding = {what: {EXACT: values[base]} for what, values in columns.items() if what.endswith("float64")}
+    return {**rounding, "extra MB": {EXACT: columns["extra MB"][base] / 12}}
 
 
 def loss_cases(setting: Setting, arguments: argparse.Namespace, base: str) -> dict[str, Callable]:
@@ -133,7 +133,7 @@ def negatives_table(arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    options = parser(__doc__)
+    options = parser(__doc__, rival="reference")
     options.add_argument("--case", help="print the memory of one variant of the loss, in MB")
     arguments = options.parse_args()
     prepare(arguments)

@@ -6,13 +6,14 @@ How the cost of a step grows: with the batch, the classes, the size of the embed
 Every point is a process of its own, so that its memory is its own. Batch: a step of TH-KD, resnet32x4 to resnet8x4, as
 the trainer takes it. Classes and embedding: ArcFace's cross-entropy and the KL through a frozen head, forward and
 backward, of logits that are held and in chunks of classes. Processes: the same two losses with the classes split over
-the processes (gloo), of one batch that they share. The slope of a segment is the exponent with which it grows: 0 is
-free, 1 is in proportion.
+the processes (gloo, or one accelerator each), of one batch that they share. The slope of a segment is the exponent with
+which it grows: 0 is free, 1 is in proportion. Memory is what a step needs beside the weights, the gradients with it.
+Logits are not held of a million classes: that takes ten times what it takes of a hundred thousand, beside 4 GB of class
+centers.
 """
 
 import argparse
 import json
-import math
 import os
 import statistics
 import subprocess
@@ -23,7 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import ALLOCATOR, memory_of, parser
+from growth_plot import draw
+from harness import ALLOCATOR, parser
+from harness_memory import accelerator_runs, memory_of
 from harness_table import add_table, machine
 from steps import TrainerStep, make_batches, network, settle
 from torch import distributed, nn
@@ -63,33 +66,35 @@ LABELS = {
 }
 
 
-def batch_step(batch_size: int, quick: bool) -> Callable[[], Any]:
+def batch_step(batch_size: int, quick: bool, device: str) -> Callable[[], Any]:
     """TH-KD of two networks."""
     names = ("resnet14", "resnet8") if quick else ("resnet32x4", "resnet8x4")
-    batches = make_batches(1, batch_size, 100, 32, "cpu")
+    batches = make_batches(1, batch_size, 100, 32, device)
     step = TrainerStep(
         network(names[1], 100, seed=1), settle(network(names[0], 100, seed=2), 32), batches, method="th_kd"
     )
     return lambda: step.run(1)
 
 
-def head_step(form: str, classes: int, width: int, processes: int = 1) -> Callable[[], Any]:
+def head_step(form: str, classes: int, width: int, device: str, processes: int = 1) -> Callable[[], Any]:
     """Both losses over many classes, of the images of this process."""
     torch.manual_seed(0)
-    labels, count = torch.randint(classes, (IMAGES,)), IMAGES // processes
-    student, teacher = torch.randn(IMAGES, width), torch.randn(IMAGES, width)
     rank = distributed.get_rank() if processes > 1 else 0
+    device = device if device == "cpu" else f"{torch.device(device).type}:{rank}"
+    labels, count = torch.randint(classes, (IMAGES,)).to(device), IMAGES // processes
+    student, teacher = (torch.randn(IMAGES, width).to(device) for _ in range(2))
     own, split = slice(rank * count, (rank + 1) * count), -(-classes // processes)
     rows = min(split, classes - rank * split)
-    head, frozen = (create_head("arcface", width, rows, SCALE, 0.5) for _ in range(2))
+    head, frozen = (create_head("arcface", width, rows, SCALE, 0.5).to(device) for _ in range(2))
     frozen.requires_grad_(False)
     losses = _losses(form, head, frozen, rank * split)
 
     def run() -> None:
-        head.weight.grad = None
         embeddings = student[own].clone().requires_grad_()
         for loss in losses(embeddings, labels[own], teacher[own]):
             loss.backward()
+        # Not before the next one: then the gradient of the class centers would be held already where memory is counted.
+        head.weight.grad = None
 
     return run
 
@@ -111,24 +116,40 @@ def _losses(form: str, head: nn.Module, frozen: nn.Module, start: int) -> Callab
     return {"held": held, "chunks": chunks, "split": split if distributed.is_initialized() else chunks}[form]
 
 
-def measure(sweep: str, form: str, value: int, rounds: int, quick: bool) -> dict[str, float]:
-    """Seconds and MB of one point, in this process."""
+def measure(sweep: str, form: str, value: int, arguments: argparse.Namespace) -> dict[str, float]:
+    """Seconds, of the median and the extreme rounds, and MB of one point, in this process."""
+    quick, device = arguments.quick, arguments.device
     classes, width = (60, 16) if quick else (CLASSES, WIDTH)
     if sweep == "processes" and value > 1:
-        distributed.init_process_group("gloo")
+        distributed.init_process_group("gloo" if device == "cpu" else None)
     run = {
-        "batch": lambda: batch_step(value, quick),
-        "classes": lambda: head_step(form, value, width),
-        "embedding": lambda: head_step(form, classes, value),
-        "processes": lambda: head_step(form, classes, width, value),
+        "batch": lambda: batch_step(value, quick, device),
+        "classes": lambda: head_step(form, value, width, device),
+        "embedding": lambda: head_step(form, classes, value, device),
+        "processes": lambda: head_step(form, classes, width, device, value),
     }[sweep]()
     run()
-    seconds = []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - started)
-    return {"value": value, "seconds": statistics.median(seconds), "megabytes": memory_of(run, warmup=0)}
+    seconds = [timed(run) for _ in range(arguments.rounds)]
+    extremes = {"fastest": min(seconds), "slowest": max(seconds)}
+    return {"value": value, "seconds": statistics.median(seconds), **extremes, "megabytes": memory_of(run, warmup=0)}
+
+
+def timed(run: Callable[[], Any]) -> float:
+    """Seconds of one call."""
+    started = time.perf_counter()
+    run()
+    if accelerator_runs():
+        torch.accelerator.synchronize()
+    return time.perf_counter() - started
+
+
+def sweeps(arguments: argparse.Namespace) -> dict[str, dict[str, list[int]]]:
+    """What is measured; no more processes than there are accelerators, where these are used."""
+    found = QUICK if arguments.quick else SWEEPS
+    if arguments.device == "cpu":
+        return found
+    processes = [count for count in found["processes"]["split"] if count <= torch.accelerator.device_count()]
+    return {**found, "processes": {"split": processes}}
 
 
 def point(sweep: str, form: str, value: int, arguments: argparse.Namespace) -> dict[str, float]:
@@ -139,6 +160,7 @@ def point(sweep: str, form: str, value: int, arguments: argparse.Namespace) -> d
     if processes > 1:
         command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     command += [__file__, "--point", sweep, form, str(value), "--rounds", str(arguments.rounds)]
+    command += ["--device", arguments.device]
     command += ["--quick"] * arguments.quick
     environment = {**os.environ, **ALLOCATOR, "OMP_NUM_THREADS": threads}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -151,42 +173,6 @@ def point(sweep: str, form: str, value: int, arguments: argparse.Namespace) -> d
     return found
 
 
-def slopes(points: list[dict[str, float]], quantity: str) -> list[float]:
-    """Exponent of growth between neighbors."""
-    return [
-        math.log(max(b[quantity], 1e-9) / max(a[quantity], 1e-9)) / math.log(b["value"] / a["value"])
-        for a, b in zip(points, points[1:], strict=False)
-    ]
-
-
-def draw(curves: dict[str, dict[str, list[dict[str, float]]]], path: Path) -> None:
-    """Two rows of pictures, time and memory, with the slope at each segment."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(2, len(curves), figsize=(4.4 * len(curves), 7), layout="constrained")
-    for column, (sweep, forms) in enumerate(curves.items()):
-        for row, (quantity, unit, factor) in enumerate((("seconds", "ms", 1e3), ("megabytes", "extra MB", 1.0))):
-            panel = axes[row][column]
-            for form, points in forms.items():
-                _curve(panel, form, points, quantity, factor)
-            panel.set(xscale="log", yscale="log", xlabel=LABELS[sweep], ylabel=unit)
-            panel.legend()
-    figure.suptitle("Growth of a step; small numbers are the exponents of the segments")
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
-
-
-def _curve(panel: Any, form: str, points: list[dict[str, float]], quantity: str, factor: float) -> None:
-    values, heights = [p["value"] for p in points], [max(p[quantity], 1e-3) * factor for p in points]
-    (line,) = panel.plot(values, heights, marker="o", label=form)
-    for index, slope in enumerate(slopes(points, quantity)):
-        middle = math.sqrt(values[index] * values[index + 1]), math.sqrt(heights[index] * heights[index + 1])
-        panel.annotate(f"{slope:.2f}", middle, fontsize=7, color=line.get_color())
-
-
 def main() -> None:
     """All points, the file and the picture."""
     options = parser(__doc__)
@@ -196,7 +182,7 @@ def main() -> None:
     arguments = options.parse_args()
     if arguments.point:
         sweep, form, value = arguments.point
-        found = measure(sweep, form, int(value), arguments.rounds, arguments.quick)
+        found = measure(sweep, form, int(value), arguments)
         if not distributed.is_initialized() or distributed.get_rank() == 0:
             print(json.dumps(found))
         return
@@ -204,17 +190,13 @@ def main() -> None:
         arguments.rounds = 1
     curves = {
         sweep: {form: [point(sweep, form, value, arguments) for value in values] for form, values in forms.items()}
-        for sweep, forms in (QUICK if arguments.quick else SWEEPS).items()
+        for sweep, forms in sweeps(arguments).items()
     }
-    exponents = {
-        sweep: {form: [round(slope, 2) for slope in slopes(points, "seconds")] for form, points in forms.items()}
-        for sweep, forms in curves.items()
-    }
-    print("exponents of time:", json.dumps(exponents))
-    facts = {"curves": curves, "exponents": exponents, "quick": arguments.quick, "machine": machine()}
+    sizes = {"images": IMAGES, "width": WIDTH, "classes": CLASSES}
+    facts = {"curves": curves, "sizes": sizes, "quick": arguments.quick, "machine": machine(arguments.device)}
     add_table(arguments.output, "growth", facts)
     if arguments.plot:
-        draw(curves, arguments.plot)
+        draw(curves, LABELS, arguments.plot)
 
 
 if __name__ == "__main__":

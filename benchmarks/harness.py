@@ -16,10 +16,7 @@ control: what its ratio differs from 1 by is noise, and so are such differences 
 
 import argparse
 import contextlib
-import ctypes
-import gc
 import io
-import math
 import os
 import statistics
 import subprocess
@@ -31,12 +28,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from harness_memory import accelerator_runs
 from harness_table import add_table, as_text, machine
 
 
 # Under the usual thresholds of glibc large buffers go back to the kernel after each use and are faulted in again, which
 # can outweigh what is compared here, and hits the sides unequally.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(4 << 30), "MALLOC_TRIM_THRESHOLD_": str(8 << 30)}
+# Code of others that some scripts take from a checkout, and that is never part of this repository.
+RIVALS = {"reference": "the authors' code", "insightface": "insightface"}
 
 
 @dataclass
@@ -76,13 +76,14 @@ class Row:
     cpu_ratio: float
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """The options of every benchmark; a script adds its own."""
+def parser(description: str | None, rival: str | None = None) -> argparse.ArgumentParser:
+    """The options of every benchmark; a script adds its own, and one that compares with a checkout names a [`RIVALS`]."""
     found = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     found.add_argument("--rounds", type=int, default=7, help="how often every variant is measured")
     found.add_argument("--threads", type=int, help="threads of PyTorch; all cores where not given")
     found.add_argument("--device", default=_accelerator(), help="cpu, cuda, ...; an accelerator where there is one")
-    found.add_argument("--reference", type=Path, help="checkout of the authors' code to compare with")
+    if rival is not None:
+        found.add_argument(f"--{rival}", type=Path, help=f"checkout of {RIVALS[rival]} to compare with")
     found.add_argument("--quick", action="store_true", help="tiny sizes: whether it runs, not how fast")
     found.add_argument("--output", type=Path, help="JSON file that the tables are added to")
     return found
@@ -172,47 +173,6 @@ def agree(what: str, found: Any, expected: Any, tolerance: float) -> float:
     return difference
 
 
-def memory_of(run: Callable[[], Any], warmup: int = 1) -> float:
-    """
-    Peak memory in MB (10^6 bytes) that a call needs above what was held before it: of the accelerator where one is in
-    use, and otherwise of this process; not a number outside of Linux. Measure in a fresh process, see [`peak_memory`].
-
-    Args:
-        run (`Callable`): What is measured.
-        warmup (`int`, *optional*, defaults to 1): Calls before that.
-    """
-    for _ in range(warmup):
-        run()
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        run()
-        return (torch.cuda.max_memory_allocated() - before) / 1e6
-    if not Path("/proc/self/clear_refs").exists():
-        return math.nan
-    # Free pages of the heap would be used again without being seen.
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    resident = _status("VmRSS")
-    run()
-    return max(0.0, _status("VmHWM") - resident) / 1e6
-
-
-def peak_memory(script: str | Path, arguments: Sequence[str]) -> float:
-    """
-    What `script`, started with `arguments` in a process of its own, prints in its last line: the MB of [`memory_of`].
-
-    Raises:
-        SystemExit: The script failed; with what it wrote.
-    """
-    found = subprocess.run([sys.executable, str(script), *map(str, arguments)], capture_output=True, text=True)
-    if found.returncode:
-        raise SystemExit(f"{script} {' '.join(map(str, arguments))} failed:\n{found.stderr}")
-    return float(found.stdout.splitlines()[-1])
-
-
 def report(
     name: str,
     title: str,
@@ -222,6 +182,8 @@ def report(
     arguments: argparse.Namespace,
     notes: Sequence[str] = (),
     columns: Mapping[str, Mapping[str, float]] | None = None,
+    limits: Mapping[str, Mapping[str, float]] | None = None,
+    against: str | None = None,
 ) -> None:
     """
     Prints one table, and adds it to the file that `--output` names.
@@ -235,17 +197,23 @@ def report(
         arguments (`argparse.Namespace`): Of [`parser`].
         notes (`Sequence[str]`, *optional*): What a reader has to know.
         columns (`Mapping[str, Mapping[str, float]]`, *optional*): Further columns: a value by case, e.g. memory in MB.
+        limits (`Mapping[str, Mapping[str, float]]`, *optional*):
+            What is aimed at not to exceed, by column and case; of further columns, `"difference"` or `"median_s"`.
+        against (`str`, *optional*): What is compared with. Default: the first row.
     """
+    usual = getattr(arguments, "allocator", None) == "usual" or any(name not in os.environ for name in ALLOCATOR)
     table = {
         "title": title,
         "rows": [asdict(row) for row in rows],
         "agreement": dict(agreement),
         "targets": dict(targets),
         "columns": {key: dict(values) for key, values in (columns or {}).items()},
+        "limits": {key: dict(values) for key, values in (limits or {}).items()},
+        "against": against or rows[0].name,
         "notes": list(notes),
         "quick": arguments.quick,
         "rounds": arguments.rounds,
-        "machine": {**machine(arguments.device), "allocator": {name: os.environ.get(name, "") for name in ALLOCATOR}},
+        "machine": {**machine(arguments.device), "allocator": "usual" if usual else "raised"},
     }
     print(as_text(table), flush=True)
     add_table(arguments.output, name, table)
@@ -267,8 +235,8 @@ def _measured(run: Callable[[], Any]) -> tuple[float, float]:
     with contextlib.redirect_stdout(io.StringIO()):
         wall, cpu = time.perf_counter(), time.process_time()
         run()
-        if torch.cuda.is_initialized():
-            torch.cuda.synchronize()
+        if accelerator_runs():
+            torch.accelerator.synchronize()
         return time.perf_counter() - wall, time.process_time() - cpu
 
 
@@ -287,9 +255,3 @@ def _row(name: str, wall: dict[str, list[float]], cpu: dict[str, list[float]], b
         ratio_high=high,
         cpu_ratio=statistics.median(cpu_ratios),
     )
-
-
-def _status(key: str) -> float:
-    """Bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024.0 for line in lines if line.startswith(key))

@@ -62,18 +62,27 @@ def time_unit(seconds: Sequence[float]) -> tuple[str, float]:
 def _cells(row: dict[str, Any], table: dict[str, Any], scale: float) -> list[str]:
     name = row["name"]
     target, difference = table["targets"].get(name), table["agreement"].get(name)
-    extra = [values.get(name) for values in table["columns"].values()]
+    limits = {column: values.get(name) for column, values in table["limits"].items()}
+    extra = [_limited(values.get(name), limits.get(column), "{:.4g}") for column, values in table["columns"].items()]
     return [
         name,
-        f"{row['median_s'] * scale:.3f}",
+        f"{row['median_s'] * scale:.3f}" + _at_most(limits.get("median_s"), "{:.4g}", scale),
         f"{row['min_s'] * scale:.3f}..{row['max_s'] * scale:.3f}",
         f"{row['ratio']:.2f}",
         f"{row['ratio_low']:.2f}..{row['ratio_high']:.2f}",
         f"{row['cpu_ratio']:.2f}",
         "" if target is None else f"{target:g}",
-        "" if difference is None else f"{difference:.1e}",
-        *("" if value is None else f"{value:.4g}" for value in extra),
+        _limited(difference, limits.get("difference"), "{:.1e}"),
+        *extra,
     ]
+
+
+def _limited(value: float | None, limit: float | None, form: str) -> str:
+    return "" if value is None else form.format(value) + _at_most(limit, form)
+
+
+def _at_most(limit: float | None, form: str, scale: float = 1.0) -> str:
+    return "" if limit is None else f" (<= {form.format(limit * scale)})"
 
 
 def _version(package: str) -> str:

@@ -158,7 +158,7 @@ class Loops(Side):
         return {"nearest": nearest, "at most": at_most, "auc": [area]}
 
 
-class Reference(Loops):
+class Insightface(Loops):
     """Insightface's own pooling and scores; its table of the ROC is no function, and is as in [`Loops`]."""
 
     name = "insightface"

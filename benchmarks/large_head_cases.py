@@ -7,11 +7,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from headshare_hf.losses import chunked_cross_entropy, chunked_kd, moments_kd, teacher_moments
+from headshare_hf.losses.class_matrix import ClassMatrix
+from headshare_hf.losses.sampled_classes import sample_classes
 from headshare_hf.models.heads import create_head
 
 
 SIZE, TEMPERATURE, SCALE, MARGIN = 512, 4.0, 64.0, 0.5
 DENSE, ONLINE, MOMENTS, CHUNKS = "logits held", "one pass over chunks", "teacher as its moments", "chunks"
+# Partial FC; the loss is another one.
+RATE = 0.1
+SAMPLED = f"chunks, {RATE:g} of the classes drawn"
 
 Values = dict[str, torch.Tensor]
 
@@ -55,15 +60,19 @@ def held_kl(setting: Setting) -> Callable[[torch.Tensor], torch.Tensor]:
     return loss
 
 
-def held_arcface(setting: Setting, centers: nn.Parameter) -> Callable[[torch.Tensor], torch.Tensor]:
-    """ArcFace as it is usually written, with the derivative of its values."""
-    columns = setting.labels.unsqueeze(1)
+def held_arcface(
+    setting: Setting, centers: nn.Parameter, drawn: torch.Tensor | None = None
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """ArcFace as it is usually written, with the derivative of its values, of all classes or of sorted numbers of some."""
+    labels = setting.labels if drawn is None else torch.searchsorted(drawn, setting.labels)
+    columns = labels.unsqueeze(1)
 
     def loss(student: torch.Tensor) -> torch.Tensor:
-        cosines = F.linear(F.normalize(student), F.normalize(centers))
+        rows = centers if drawn is None else centers[drawn]
+        cosines = F.linear(F.normalize(student), F.normalize(rows))
         target = cosines.gather(1, columns).clamp(-1 + 1e-7, 1 - 1e-7)
         cosines = cosines.scatter(1, columns, (target.arccos() + MARGIN).cos())
-        return F.cross_entropy(cosines * SCALE, setting.labels)
+        return F.cross_entropy(cosines * SCALE, labels)
 
     return loss
 
@@ -95,8 +104,18 @@ def arcface_cases(setting: Setting) -> dict[str, Callable[[], Values]]:
     losses = {
         DENSE: held_arcface(setting, head.weight),
         CHUNKS: lambda student: chunked_cross_entropy(student, setting.labels, head),
+        SAMPLED: lambda student: chunked_cross_entropy(student, setting.labels, head, sample_rate=RATE),
     }
     return {name: lambda loss=loss: step(setting, loss, head.weight) for name, loss in losses.items()}
+
+
+def exact(name: str, case: str, setting: Setting) -> Values:
+    """What a case should give, by logits that are held. In float64, the setting is to be too."""
+    if case != SAMPLED:
+        return CASES[name](setting)[DENSE]()
+    head = setting.head("arcface")
+    drawn = sample_classes(ClassMatrix.of(head), setting.labels, RATE, seed=0, step=0)[0].chosen
+    return step(setting, held_arcface(setting, head.weight, drawn), head.weight)
 
 
 CASES = {"kl": kl_cases, "arcface": arcface_cases}

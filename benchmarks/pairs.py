@@ -1,7 +1,7 @@
 """
 The ten-fold protocol of 6,000 pairs (LFW and its kin): accuracy, ROC and validation rate, beside passes over the pairs.
 
-    python benchmarks/pairs.py [--reference CHECKOUT_OF_insightface]
+    python benchmarks/pairs.py [--insightface CHECKOUT]
 
 The other side goes over the pairs once for every threshold of every fold: 400 of them for the accuracy and the mean ROC,
 and 4,000 for the threshold of a FAR of 1e-3. All six results must be the same to the last bit.
@@ -66,7 +66,7 @@ def _rates(distance: np.ndarray, same: np.ndarray, threshold: float) -> tuple[fl
     return true / positive, false / negative, (true + negative - false) / len(same)
 
 
-def of_reference(checkout: Path) -> Callable[[np.ndarray, np.ndarray], list[Any]]:
+def of_insightface(checkout: Path) -> Callable[[np.ndarray, np.ndarray], list[Any]]:
     """Insightface's own functions. Of SciPy its `interp1d`, which no longer takes repeated values, is NumPy's here."""
     names = ["LFold", "calculate_roc", "calculate_accuracy", "calculate_val", "calculate_val_far", "evaluate"]
     interpolate = SimpleNamespace(interp1d=lambda x, y, kind: lambda value: np.interp(value, x, y))
@@ -84,9 +84,8 @@ def ours(embeddings: np.ndarray, same: np.ndarray) -> list[Any]:
 
 def run(arguments: argparse.Namespace) -> None:
     embeddings, same = make(600 if arguments.quick else 6000)
-    other, name = (
-        (plain, "loops") if arguments.reference is None else (of_reference(arguments.reference), "insightface")
-    )
+    checkout = arguments.insightface
+    other, name = (plain, "loops") if checkout is None else (of_insightface(checkout), "insightface")
     expected = other(embeddings, same)
     compared = zip(RESULTS, ours(embeddings, same), expected, strict=True)
     difference = max(agree(what, found, value, 0) for what, found, value in compared)
@@ -110,6 +109,6 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    options = parser(__doc__).parse_args()
+    options = parser(__doc__, rival="insightface").parse_args()
     prepare(options)
     run(options)

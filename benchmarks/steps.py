@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._dynamo import OptimizedModule
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
@@ -128,6 +129,10 @@ class TrainerStep:
         self.trainer.create_optimizer()
         self.model, self.optimizer = self.trainer.accelerator.prepare(self.trainer.model, self.trainer.optimizer)
         self.trainer.optimizer = self.optimizer
+        if isinstance(self.model, OptimizedModule) != args.torch_compile:
+            raise RuntimeError(
+                f"asked for torch_compile={args.torch_compile}, and got the opposite: time no such step"
+            )
         # What the loop of transformers sets before its first step.
         self.trainer.current_gradient_accumulation_steps = 1
 

@@ -4,8 +4,9 @@ One step of TH-KD or CRD, as the trainer takes it, against the authors' own loop
     python benchmarks/training_step.py [--reference CHECKOUT] [--compile]
 
 Two pairs of networks on 32-pixel images in memory, the first of them with CRD too. The losses of the first steps must be
-those of the other side in the plain memory layout, to 1e-5 with TH-KD; how far they drift with each switch is in the column
-`difference`. With `stored`, the teacher's embeddings are given, as from a teacher cache.
+those of the other side: how far each form is off, and may be, is in the column `difference`. With `stored`, the teacher's
+embeddings are given, as from a teacher cache. `--compile` adds the forms that `torch_compile` pays for; it needs a C++
+compiler.
 
 The authors' loop of CRD gathers a gigabyte of memories at every step, which glibc under its usual settings returns to the
 kernel and faults in again. That table comes twice, under the usual settings, which is what a training has, and with raised
@@ -36,10 +37,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "stored, float32, all switches": {**FAST, "stored": True},
     "stored, bfloat16, all switches": {**FAST, "stored": True, "bf16": True},
 }
-COMPILED: dict[str, dict[str, Any]] = {
-    "float32, all switches, compiled": {**FAST, "torch_compile": True},
-    "bfloat16, all switches, compiled": {**FAST, "torch_compile": True, "bf16": True},
-    "stored, float32, all switches, compiled": {**FAST, "stored": True, "torch_compile": True},
+# Elsewhere compiling gains less than the noise.
+COMPILED: dict[str, dict[str, dict[str, Any]]] = {
+    "resnet32x4 to resnet8x4": {
+        "stored, bfloat16, all switches, compiled": {**FAST, "stored": True, "bf16": True, "torch_compile": True}
+    },
+    "resnet56 to resnet20": {
+        "stored, float32, all switches, compiled": {**FAST, "stored": True, "torch_compile": True}
+    },
 }
 TARGETS = {
     "resnet32x4 to resnet8x4": {
@@ -50,6 +55,13 @@ TARGETS = {
     },
     "resnet56 to resnet20": {"float32, all switches": 1.3, "stored, float32, all switches": 2.3},
 }
+# How far the losses of float32 may be off: as the other side writes them, and with switches. Training amplifies the
+# rounding of another layout, and that of 56 layers of few channels more.
+ALLOWED = {"resnet32x4 to resnet8x4": (1e-5, 1e-5), "resnet56 to resnet20": (1e-5, 1e-3)}
+# The loss of CRD in the authors' code is 1e-4 off its value in float64.
+ALLOWED_CONTRASTIVE = (5e-4, 5e-4)
+# Of bfloat16, and of the convolutions of an accelerator, which round their inputs to TF32.
+ALLOWED_BFLOAT16, ALLOWED_TF32 = 2e-2, 1e-3
 CONTRASTIVE = {
     name: VARIANTS[name]
     for name in (
@@ -100,21 +112,30 @@ class Setting:
         """Of the first steps of ours."""
         return step.losses(self.checked)
 
-    def run(self, table: str, title: str, variants: dict, targets: dict, tolerance: float, *notes: str) -> None:
+    def allowed(self, variant: str, tolerances: tuple[float, float]) -> float:
+        """How far the losses of a variant may be off, relatively."""
+        if "bfloat16" in variant:
+            return ALLOWED_BFLOAT16
+        found = tolerances[variant != "float32"]
+        return found if self.arguments.device == "cpu" else max(found, ALLOWED_TF32)
+
+    def run(
+        self, table: str, title: str, variants: dict, targets: dict, tolerances: tuple[float, float], *notes: str
+    ) -> None:
         """Measures one table."""
         base = self.base()
         expected = base.losses(self.checked)
+        allowed = {variant: self.allowed(variant, tolerances) for variant in variants}
         agreement, cases = {}, [Case(self.base_name, lambda: base.run(self.count))]
         for variant, fields in variants.items():
             step = self.start(**fields)
-            # Training amplifies the rounding of another layout or precision.
-            allowed = tolerance if variant == "float32" else 2e-2
-            agreement[variant] = agree(f"losses of {variant}", self.losses(step), expected, allowed)
+            agreement[variant] = agree(f"losses of {variant}", self.losses(step), expected, allowed[variant])
             cases.append(Case(variant, lambda step=step: step.run(self.count)))
         rows = compare(cases, self.arguments.rounds, per=self.count)
         title = f"{title}, batch {self.batch_size}, {SIZE} pixels"
-        note = f"difference: of the losses of the first {self.checked} steps"
-        report(table, title, rows, agreement, targets, self.arguments, [note, *notes])
+        note = f"difference: of the losses of the first {self.checked} steps, in brackets what is let through"
+        limits = {"difference": allowed}
+        report(table, title, rows, agreement, targets, self.arguments, [note, *notes], limits=limits)
 
 
 class ContrastiveSetting(Setting):
@@ -142,7 +163,7 @@ class ContrastiveSetting(Setting):
 
 
 def run_contrastive(pair: str, arguments: argparse.Namespace) -> None:
-    """The table of CRD. The targets are for the usual settings of the allocator."""
+    """The table of CRD."""
     usual = arguments.allocator == "usual"
     # These steps are long.
     arguments = argparse.Namespace(**{**vars(arguments), "rounds": min(3, arguments.rounds)})
@@ -154,24 +175,24 @@ def run_contrastive(pair: str, arguments: argparse.Namespace) -> None:
         "both sides draw their negatives within the step: the other one by `numpy.random.choice` for every image, as the "
         "authors' data set, ours as the trainer does by default; the losses are compared with the same negatives",
     )
-    targets = CONTRASTIVE_TARGETS if usual else {}
-    # The loss of the authors' code is 1e-4 off its value in float64.
     table = "step_crd_usual" if usual else "step_crd_raised"
-    setting.run(table, title, CONTRASTIVE, targets, 5e-4, *notes)
+    setting.run(table, title, CONTRASTIVE, CONTRASTIVE_TARGETS, ALLOWED_CONTRASTIVE, *notes)
 
 
 def run_pair(pair: str, arguments: argparse.Namespace) -> None:
     """One table of TH-KD."""
-    variants = {**VARIANTS, **(COMPILED if arguments.compile else {})}
-    table = f"step_{PAIRS[pair][1]}"
-    Setting(pair, "th_kd", arguments).run(table, f"TH-KD step, {pair}", variants, TARGETS[pair], 1e-5)
+    # Whether it runs needs no compiler.
+    backend = {"torch_compile_backend": "aot_eager"} if arguments.quick else {}
+    compiled = {name: {**fields, **backend} for name, fields in COMPILED[pair].items()} if arguments.compile else {}
+    table, title = f"step_{PAIRS[pair][1]}", f"TH-KD step, {pair}"
+    Setting(pair, "th_kd", arguments).run(table, title, {**VARIANTS, **compiled}, TARGETS[pair], ALLOWED[pair])
 
 
 def main() -> None:
     """All tables."""
-    options = parser(__doc__)
+    options = parser(__doc__, rival="reference")
     options.add_argument(
-        "--compile", action="store_true", help="also with torch_compile, which takes minutes to start"
+        "--compile", action="store_true", help="also with torch_compile, which takes a minute to start"
     )
     options.add_argument("--only", choices=[*PAIRS, "crd"], help="only this table")
     options.add_argument("--allocator", choices=("usual", "raised"), help="of the table of CRD; both where not given")

@@ -1,11 +1,15 @@
 """Tables of the site that are made when it is built: of the method table, of arithmetic and of stored results."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
+
+from benchmark_growth import bends, growth
+from benchmark_tables import markdown, seconds, targets
+from benchmark_text import chunk_counts, contrastive_bound, slow_forms, trainer_cost
 
 import headshare_hf
 from headshare_hf.losses import COMPANIONS, Companion
@@ -27,12 +31,6 @@ _READ = {
 }
 # Classes and width of the embedding.
 CENTERS = {"CIFAR-100, resnet8x4": (100, 256), "ImageNet, ResNet50": (1000, 2048), "MS1MV3, 512 numbers": (93431, 512)}
-
-
-def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def sources() -> str:
@@ -89,50 +87,9 @@ def omniglot() -> str:
     return markdown(headings, [_accuracy_row(name, values, stored["accuracy"]["KD"]) for name, values in rows])
 
 
-def benchmarks() -> str:
-    """What `make bench` measured last, a table a comparison."""
-    stored = json.loads((RESULTS / "benchmarks.json").read_text(encoding="utf-8"))
-    return "\n\n".join(_comparison(table) for name, table in stored["tables"].items() if "rows" in table)
-
-
-def growth() -> str:
-    """Exponents of time of `benchmarks/growth.py`."""
-    stored = json.loads((RESULTS / "benchmarks.json").read_text(encoding="utf-8"))["tables"]["growth"]
-    rows = []
-    for sweep, forms in stored["curves"].items():
-        for form, points in forms.items():
-            values = ", ".join(f"{point['value']:,}" for point in points)
-            times = ", ".join(f"{1e3 * point['seconds']:.0f}" for point in points)
-            memory = ", ".join(f"{point['megabytes']:.0f}" for point in points)
-            exponents = ", ".join(f"{slope:.2f}" for slope in stored["exponents"][sweep][form])
-            rows.append([sweep, form, values, times, exponents, memory])
-    return markdown(["", "form", "at", "ms", "exponents of time", "extra MB"], rows)
-
-
-def _comparison(table: dict[str, Any]) -> str:
-    headings = ["", "median", "ratio", "quartiles", "by processor time", "target", "difference", *table["columns"]]
-    rows = [_measured(row, table) for row in table["rows"]]
-    notes = "".join(f"\n- {note}" for note in table["notes"])
-    machine = table["machine"]
-    hardware = f"{machine['processor']}, {machine['threads']} threads, {machine['device']}, torch {machine['torch']}"
-    return f"**{table['title']}**\n\n{markdown(headings, rows)}\n{notes}\n\n{hardware}; {table['rounds']} rounds."
-
-
-def _measured(row: dict[str, Any], table: dict[str, Any]) -> list[str]:
-    name, seconds = row["name"], row["median_s"]
-    scale, unit = (1, "s") if seconds >= 1 else (1e3, "ms") if seconds >= 1e-3 else (1e6, "µs")
-    target, difference = table["targets"].get(name), table["agreement"].get(name)
-    further = [values.get(name) for values in table["columns"].values()]
-    return [
-        name,
-        f"{scale * seconds:.3g} {unit}",
-        f"{row['ratio']:.2f}",
-        f"{row['ratio_low']:.2f} to {row['ratio_high']:.2f}",
-        f"{row['cpu_ratio']:.2f}",
-        "" if target is None else f"{target:g}",
-        "" if difference is None else f"{difference:.1e}",
-        *("" if value is None else f"{value:.3g}" for value in further),
-    ]
+def of_benchmarks(render: Callable[[dict[str, Any]], str]) -> str:
+    """Something of what `make bench` measured last."""
+    return _from_file(RESULTS / "benchmarks.json", render)
 
 
 def stored_files() -> str:
@@ -172,8 +129,6 @@ def with_error(values: list[float], sign: str = "-") -> str:
 
 
 TABLES = {
-    "benchmarks": benchmarks,
-    "growth": growth,
     "centers": centers,
     "companions": companions,
     "exports": exports,
@@ -181,6 +136,9 @@ TABLES = {
     "sources": sources,
     "stored_files": stored_files,
 }
+# Of the benchmarks, tables and sentences.
+for _render in (bends, chunk_counts, contrastive_bound, growth, seconds, slow_forms, targets, trainer_cost):
+    TABLES[f"benchmark_{_render.__name__}"] = partial(of_benchmarks, _render)
 # Of every comparison that is stored, its accuracies and what its methods do to the embedding.
 for _path in sorted(RESULTS.glob("compare_*.json")):
     TABLES[_path.stem] = partial(_from_file, _path, render_comparison)

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import harness
 import pytest
 import torch
-from harness import Case, agree, compare, memory_of, parser, peak_memory, prepare, report, use_reference
+from harness import Case, agree, compare, parser, prepare, report, use_reference
+from harness_memory import memory_of, peak_memory
 from harness_table import add_table, time_unit
 
 

@@ -20,21 +20,22 @@ def _started_by_hand() -> set[str]:
 
 
 def test_all_scripts_are_part_of_the_whole():
-    # Those two answer a question once and have no claim to repeat.
-    assert _started_by_hand() - {"run_all.py", "class_counts.py", "ijb_command.py"} == set(run_all.SCRIPTS)
+    assert _started_by_hand() - {"run_all.py"} == set(run_all.SCRIPTS)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", sorted(run_all.SCRIPTS))
 def test_a_benchmark_runs_and_its_tables_are_kept(script, tmp_path):
     output = tmp_path / "benchmarks.json"
-    output.write_text(json.dumps({"tables": {"of another run": {}}}))
+    output.write_text(json.dumps({"tables": {"of another run": {}}, "scripts": {}}))
     environment = {**os.environ, "PYTHONPATH": SOURCES, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(BENCHMARKS / "run_all.py"), "--quick", "--only", script, "--output", str(output)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-2000:]
-    tables = json.loads(output.read_text())["tables"]
-    assert "of another run" in tables and len(tables) > 1
+    stored = json.loads(output.read_text())
+    tables, about = stored["tables"], stored["scripts"][script]
+    assert "of another run" in tables and set(tables) == {"of another run", *about["tables"]} and len(tables) > 1
+    assert about["seconds"] > 0 and "--quick" in about["options"] and str(BENCHMARKS) not in output.read_text()
     for name, table in tables.items():
         if "rows" in table:
             assert table["quick"] and all(row["median_s"] > 0 for row in table["rows"]), name
