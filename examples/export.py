@@ -14,6 +14,7 @@ import sys
 
 from headshare_hf.hub.export import DEFAULT_OPSET
 from headshare_hf.hub.export_run import ExportOptions, render_export, run_export
+from headshare_hf.hub.failures import told_in_one_line
 from headshare_hf.hub.quantization import MODES
 
 
@@ -38,8 +39,9 @@ def parse(arguments: list[str]) -> ExportOptions:
 
 
 def main(arguments: list[str]) -> None:
-    options = parse(arguments)
-    record = run_export(options)
+    with told_in_one_line():
+        options = parse(arguments)
+        record = run_export(options)
     print(render_export(record, (options.output / "latency.md").read_text(encoding="utf-8")))
 
 

@@ -11,6 +11,7 @@ repository holds the same content already. Log in first with `hf auth login`.
 import argparse
 import sys
 
+from headshare_hf.hub.failures import told_in_one_line
 from headshare_hf.trainer import publish_run
 
 
@@ -26,7 +27,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main(arguments: list[str]) -> None:
     options = parse(arguments)
-    try:
+    with told_in_one_line():
         done = publish_run(
             options.folder,
             options.repo_id,
@@ -34,8 +35,6 @@ def main(arguments: list[str]) -> None:
             revision=options.revision,
             message=options.message,
         )
-    except ValueError as error:
-        raise SystemExit(str(error)) from error
     if done.changed:
         print(f"published {len(done.files)} files: {done.url}")
     else:
