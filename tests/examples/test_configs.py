@@ -1,5 +1,6 @@
 """Every recipe runs: on a handful of images, with untrained teachers, without a network."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -173,7 +174,36 @@ def test_every_comparison_can_start(path):
     comparison = read_comparison(path, {("training", "use_cpu"): True})
     cells = comparison.cells(Path("outputs"), seeds=[0])
     check_recipes(cells)
-    assert {cell.row for cell in cells} >= {"teacher", *comparison.methods} and len(comparison.methods) >= 10
+    teachers = {"teacher"} if "backbone" in comparison.teacher else set()
+    assert {cell.row for cell in cells} >= {*teachers, *comparison.methods} and len(comparison.methods) >= 10
+
+
+def test_the_comparison_on_imagenet_has_the_schedule_of_its_recipe():
+    path = COMPARISONS / "imagenet_resnet34_resnet18.yaml"
+    recipe = parse_recipe(["--config", str(CONFIGS / path.name), "--training.use_cpu", "true"])
+    comparison = read_comparison(path, {("training", "use_cpu"): True})
+    cells = {cell.row: cell for cell in comparison.cells(Path("outputs"), seeds=[0])}
+    own = build_recipe(dict(cells["th_kd"].sections))
+    assert own.teacher == recipe.teacher and own.teacher.same_label_order and own.student == recipe.student
+    schedule = ("num_train_epochs", "learning_rate", "lr_decay_epochs", "weight_decay", "per_device_train_batch_size")
+    assert all(getattr(own.training, name) == getattr(recipe.training, name) for name in schedule)
+    assert (
+        replace(own.data, validation_fraction=0.0) == recipe.data and comparison.test_split == recipe.data.eval_split
+    )
+
+
+def test_the_networks_of_the_comparison_on_imagenet_fit_every_row():
+    comparison = read_comparison(COMPARISONS / "imagenet_resnet34_resnet18.yaml", {("training", "use_cpu"): True})
+    teacher = resnet("timm/resnet34", num_labels=10, image_size=64)
+    images = [{"pixel_values": torch.zeros(3, 64, 64)}]
+    for cell in comparison.cells(Path("outputs"), seeds=[0]):
+        args = build_recipe(dict(cell.sections)).training
+        if "teacher" in cell.sections:
+            fields = {name: value for name, value in cell.sections["student"].items() if name != "init_seed"}
+            student = resnet(num_labels=10, image_size=64, **fields)
+            check_teacher(student, teacher, args)
+            if args.companion_name is not None:
+                assert create_companion(student, teacher, args, images, lambda batch: batch) is not None
 
 
 @pytest.mark.parametrize("path", CIFAR_PAIRS, ids=lambda path: path.stem)
