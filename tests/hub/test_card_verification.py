@@ -15,6 +15,7 @@ from headshare_hf.hub import (
     CardDataset,
     CardFields,
     CardHead,
+    CardIntervals,
     CardMethod,
     CardModel,
     CardPairs,
@@ -120,6 +121,39 @@ def test_the_metadata_name_set_far_rule_pairs_and_mirroring(tmp_path):
     assert (first.dataset_type, first.dataset_name) == ("lfw (not on the Hub)", "lfw")
 
 
+ENDS = {"tar@far=1e-3/at_most": (0.9802, 0.9911), "eer": (0.0052, 0.0071)}
+INTERVALS = CardIntervals(ENDS, 0.95, 1000, "pairs")
+
+
+def test_intervals_stand_beside_their_values(tmp_path):
+    card = with_pairs(intervals=INTERVALS)
+    found = text(card)
+    assert "| TAR at FAR 1e-3 (rule at_most) | lfw | 3,000 | 3,000 | 98.71 [98.02, 99.11] |" in found
+    assert "| Equal error rate | lfw | 3,000 | 3,000 | 0.61 [0.52, 0.71] |" in found
+    assert "| Area under the ROC curve | lfw | 3,000 | 3,000 | 99.90 |" in found
+    assert (
+        "In brackets: the ends of a bootstrap interval, of 95 per cent with 1,000 replicates over pairs (lfw)."
+        in found
+    )
+    assert "In brackets" not in text(CARD)
+    render_card(card).save(tmp_path / "README.md")
+    stored = {r.metric_type: r.metric_args for r in ModelCard.load(tmp_path / "README.md").data.eval_results}
+    bootstrap = {"level": 0.95, "replicates": 1000, "over": "pairs"}
+    assert stored == {
+        "accuracy": None,
+        "roc_auc": None,
+        "eer": {"interval": [0.0052, 0.0071], **bootstrap},
+        "tar": {"interval": [0.9802, 0.9911], **bootstrap},
+    }
+
+
+def test_intervals_of_several_sets_name_theirs():
+    (first,) = with_pairs(intervals=INTERVALS).verification.sets
+    second = replace(first, name="agedb", intervals=replace(INTERVALS, num_samples=200, over="people"))
+    found = text(changed(CARD, "verification.sets", (first, second)))
+    assert "1,000 replicates over pairs (lfw), of 95 per cent with 200 replicates over people (agedb)." in found
+
+
 def test_the_text_of_a_face_network_tells_every_fact():
     found = text(CARD)
     for fact in (
@@ -137,7 +171,7 @@ def test_the_text_of_a_face_network_tells_every_fact():
         "| Accuracy over 10 folds | lfw | 3,000 | 3,000 | 99.45 ± 0.11 |",
         "| TAR at FAR 1e-3 (rule at_most) | lfw | 3,000 | 3,000 | 98.71 |",
         "standard error of the mean over the folds",
-        "Each value comes from one training run.",
+        "Each value comes from one training run. Its seed was 42; how much runs with other seeds would differ is not known.",
         "T = s / 16",
         "16 times the cosine",
         "The cross-entropy is taken with the margin of the head.",
@@ -255,6 +289,24 @@ def test_what_is_wrong_is_named(path, value, message):
         ({"id": "a b"}, r"`verification.sets\[0\].id` is 'a b', which is no Hub id"),
         ({"values": {"auc": 99.0}}, r"`verification.sets\[0\].values\['auc'\]` is 99.0; expected a fraction"),
         ({"values": {"tar@far=1e-3": 0.9}}, "unknown metric 'tar@far=1e-3' of pairs; a model card knows: accuracy"),
+        (
+            {"intervals": replace(INTERVALS, ends={"rank1": (0.1, 0.2)})},
+            r"`verification.sets\[0\].intervals.ends` has 'rank1', which is none of `values`: accuracy, auc",
+        ),
+        (
+            {"intervals": replace(INTERVALS, ends={"eer": (0.2, 0.1)})},
+            r"`verification.sets\[0\].intervals.ends\['eer'\]` is \(0.2, 0.1\); expected two fractions in \[0, 1\], the",
+        ),
+        (
+            {"intervals": replace(INTERVALS, ends={"eer": (0.2, 20.0)})},
+            r"ends\['eer'\]` is \(0.2, 20.0\); expected two",
+        ),
+        (
+            {"intervals": replace(INTERVALS, level=95)},
+            r"`verification.sets\[0\].intervals.level` is 95; expected a fr",
+        ),
+        ({"intervals": replace(INTERVALS, num_samples=1)}, r"intervals.num_samples` is 1; there are at least two"),
+        ({"intervals": replace(INTERVALS, over="")}, r"`verification.sets\[0\].intervals.over` is ''; a model card"),
         ({"accuracy_standard_error": 1.1}, r"`verification.sets\[0\].accuracy_standard_error` is 1.1; expected a"),
     ],
 )

@@ -9,13 +9,12 @@ from .card_fields import (
     CardHead,
     CardMethod,
     CardModel,
-    CardPairs,
     CardResult,
     CardTeacher,
     CardTraining,
-    CardVerification,
 )
 from .card_verification import SUBJECTS, check_subject, is_pair_metric
+from .card_verification_fields import CardIntervals, CardPairs, CardVerification
 from .convert_centers import read_centers
 from .convert_folder import ConversionOptions, convert_checkpoint
 from .convert_weights import convert_backbone_state_dict, convert_state_dict
@@ -38,6 +37,7 @@ __all__ = [
     "CardDataset",
     "CardFields",
     "CardHead",
+    "CardIntervals",
     "CardMethod",
     "CardModel",
     "CardPairs",

@@ -16,7 +16,7 @@ from ..models.card_metrics import METRICS
 from ..models.card_thresholds import threshold_call, threshold_table
 from .card_checks import check_fields, is_non_commercial
 from .card_fields import LOCAL_DATA, CardFields, CardHead, CardMethod, CardResult, data_type
-from .card_verification import SUBJECTS, TASK, head_text, pair_results, pair_rows
+from .card_verification import SUBJECTS, TASK, head_text, interval_text, pair_results, pair_rows
 
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
@@ -145,6 +145,7 @@ def _derived(card: CardFields) -> dict[str, Any]:
         "threshold_call": threshold_call(thresholds, verification is not None and verification.flip),
         "threshold_table": threshold_table(thresholds),
         "pair_rows": pair_rows(verification) if verification else [],
+        "interval_text": interval_text(verification.sets) if verification else "",
         "has_fold_errors": any(
             p.accuracy_standard_error is not None for p in (verification.sets if verification else ())
         ),

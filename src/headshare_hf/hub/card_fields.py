@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..losses import LossWeights
+from .card_verification_fields import OPTIONAL, CardVerification
 
 
 # Stands before the names of data that are not on the Hub, which then have the form of an id there.
@@ -13,9 +14,6 @@ LOCAL_DATA = "local/"
 # Stands behind them in the metadata of results, which must name a data set: without a blank and parentheses the Hub may
 # take `cifar100` for a set of somebody.
 _NOT_ON_HUB = "{} (not on the Hub)"
-
-# Marks the fields that may be left empty; every other one is required.
-_OPTIONAL = {"optional": True}
 
 
 def data_type(dataset_id: str) -> str:
@@ -42,7 +40,7 @@ class CardHead:
 
     type: str
     scale: float
-    margin: tuple[float, ...] = field(default=(), metadata=_OPTIONAL)
+    margin: tuple[float, ...] = field(default=(), metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class CardModel:
     channel_order: str
     image_mean: tuple[float, ...]
     image_std: tuple[float, ...]
-    head: CardHead | None = field(default=None, metadata=_OPTIONAL)
+    head: CardHead | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -94,8 +92,8 @@ class CardMethod:
     name: str
     summary: str
     weights: LossWeights
-    temperature: float | None = field(default=None, metadata=_OPTIONAL)
-    options: Mapping[str, Any] = field(default_factory=dict, metadata=_OPTIONAL)
+    temperature: float | None = field(default=None, metadata=OPTIONAL)
+    options: Mapping[str, Any] = field(default_factory=dict, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ class CardTeacher:
     backbone: str
     num_parameters: int
     around_student_head: bool
-    metrics: Mapping[str, float] = field(metadata=_OPTIONAL)
+    metrics: Mapping[str, float] = field(metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -167,59 +165,8 @@ class CardResult:
     split: str
     num_images: int
     num_seeds: int
-    standard_error: float | None = field(default=None, metadata=_OPTIONAL)
+    standard_error: float | None = field(default=None, metadata=OPTIONAL)
     task: str = "image-classification"
-
-
-@dataclass(frozen=True)
-class CardPairs:
-    """
-    A set of pairs of images, and what one training run reached on it.
-
-    Attributes:
-        name (`str`): For people, e.g. `"lfw"`.
-        id (`str`): As `CardDataset.id`.
-        num_genuine (`int`): Pairs that show the same.
-        num_impostor (`int`): Pairs that do not.
-        num_folds (`int`): Folds of the accuracy.
-        values (`Mapping[str, float]`): Fractions in [0, 1] by the names of [`verification_metrics`] without that of the
-            set: `accuracy`, `auc`, `eer` and `tar@far=.../...`.
-        accuracy_standard_error (`float`, *optional*): Of the mean over the folds, a fraction.
-    """
-
-    name: str
-    id: str
-    num_genuine: int
-    num_impostor: int
-    num_folds: int
-    values: Mapping[str, float]
-    accuracy_standard_error: float | None = field(default=None, metadata=_OPTIONAL)
-
-
-@dataclass(frozen=True)
-class CardVerification:
-    """
-    What the card of a network says whose embeddings are compared.
-
-    Attributes:
-        subject (`str`): What is on the images, one of [`SUBJECTS`].
-        preparation (`str`): How the images were prepared, e.g. `"aligned by five points to 112 x 112 pixels"`.
-        flip (`bool`): Whether the embeddings of the mirrored images were added, in all results.
-        num_embedding_parameters (`int`): Of the network without its classifier.
-        embedding_bytes (`int`): Size of its weights.
-        total_bytes (`int`): Size of all weights, those of the classifier included.
-        sets (`tuple[CardPairs, ...]`): At least one.
-        thresholds (`tuple[Mapping, ...]`): `HeadShareConfig.verification_thresholds`; may be empty.
-    """
-
-    subject: str
-    preparation: str
-    flip: bool
-    num_embedding_parameters: int
-    embedding_bytes: int
-    total_bytes: int
-    sets: tuple[CardPairs, ...]
-    thresholds: tuple[Mapping[str, Any], ...] = field(default=(), metadata=_OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -276,13 +223,13 @@ class CardFields:
 
     model: CardModel
     method: CardMethod
-    teacher: CardTeacher | None = field(metadata=_OPTIONAL)
+    teacher: CardTeacher | None = field(metadata=OPTIONAL)
     dataset: CardDataset
-    results: tuple[CardResult, ...] = field(metadata=_OPTIONAL)
+    results: tuple[CardResult, ...] = field(metadata=OPTIONAL)
     training: CardTraining
     license: str
-    license_name: str | None = field(default=None, metadata=_OPTIONAL)
-    license_link: str | None = field(default=None, metadata=_OPTIONAL)
-    tags: tuple[str, ...] = field(default=(), metadata=_OPTIONAL)
-    base_model: str | None = field(default=None, metadata=_OPTIONAL)
-    verification: CardVerification | None = field(default=None, metadata=_OPTIONAL)
+    license_name: str | None = field(default=None, metadata=OPTIONAL)
+    license_link: str | None = field(default=None, metadata=OPTIONAL)
+    tags: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
+    base_model: str | None = field(default=None, metadata=OPTIONAL)
+    verification: CardVerification | None = field(default=None, metadata=OPTIONAL)

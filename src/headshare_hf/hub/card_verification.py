@@ -1,12 +1,14 @@
 """What a model card says about verification: names of metrics, and words that fit what is on the images."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult
 
 from ..models.card_metrics import PAIR_METRICS, HubMetric, find_pair_metric
-from .card_fields import CardHead, CardPairs, CardVerification, data_type
+from .card_fields import CardHead, data_type
+from .card_verification_fields import CardIntervals, CardPairs, CardVerification
 
 
 # The Hub has no task of comparing two images; this one is that of the embeddings.
@@ -73,10 +75,30 @@ def pair_results(verification: CardVerification) -> list[EvalResult]:
                 f"{mirrored} mirrored images"
             ),
             metric_value=round(value, 6),
+            metric_args=_interval_args(name, pairs.intervals),
         )
         for pairs in verification.sets
         for name, value in pairs.values.items()
     ]
+
+
+def _interval_args(name: str, intervals: CardIntervals | None) -> dict[str, Any] | None:
+    """The metadata have no other place for it."""
+    if intervals is None or name not in intervals.ends:
+        return None
+    ends = [round(end, 6) for end in intervals.ends[name]]
+    return {"interval": ends, "level": intervals.level, "replicates": intervals.num_samples, "over": intervals.over}
+
+
+def interval_text(sets: Sequence[CardPairs]) -> str:
+    """Which intervals the brackets of [`pair_rows`] hold; empty where there are none."""
+    groups: dict[str, list[str]] = {}
+    for pairs in sets:
+        if pairs.intervals is not None:
+            found = pairs.intervals
+            kind = f"of {100 * found.level:g} per cent with {found.num_samples:,} replicates over {found.over}"
+            groups.setdefault(kind, []).append(pairs.name)
+    return ", ".join(f"{kind} ({', '.join(names)})" for kind, names in groups.items())
 
 
 def pair_rows(verification: CardVerification) -> list[tuple[str, str, CardPairs]]:
@@ -85,7 +107,9 @@ def pair_rows(verification: CardVerification) -> list[tuple[str, str, CardPairs]
     for pairs in verification.sets:
         for name, value in pairs.values.items():
             error = pairs.accuracy_standard_error if name == "accuracy" else None
+            ends = pairs.intervals.ends.get(name) if pairs.intervals else None
             shown = f"{100 * value:.2f}" + ("" if error is None else f" ± {100 * error:.2f}")
+            shown += "" if ends is None else f" [{100 * ends[0]:.2f}, {100 * ends[1]:.2f}]"
             rows.append((pair_metric(name, pairs).name, shown, pairs))
     return rows
 
@@ -142,3 +166,21 @@ def _check_pairs(pairs: CardPairs, name: str) -> None:
     error = pairs.accuracy_standard_error
     if error is not None and not (math.isfinite(error) and 0 <= error <= 1):
         raise ValueError(f"`{name}.accuracy_standard_error` is {error}; expected a fraction in [0, 1]")
+    if pairs.intervals is not None:
+        _check_intervals(pairs.intervals, pairs, f"{name}.intervals")
+
+
+def _check_intervals(intervals: CardIntervals, pairs: CardPairs, name: str) -> None:
+    for metric, ends in intervals.ends.items():
+        if metric not in pairs.values:
+            raise ValueError(
+                f"`{name}.ends` has {metric!r}, which is none of `values`: {', '.join(pairs.values)}; leave it out"
+            )
+        if len(ends) != 2 or not 0 <= ends[0] <= ends[1] <= 1:
+            raise ValueError(
+                f"`{name}.ends[{metric!r}]` is {ends}; expected two fractions in [0, 1], the lower one first"
+            )
+    if not 0 < intervals.level < 1:
+        raise ValueError(f"`{name}.level` is {intervals.level}; expected a fraction between 0 and 1, e.g. 0.95")
+    if intervals.num_samples < 2:
+        raise ValueError(f"`{name}.num_samples` is {intervals.num_samples}; there are at least two")

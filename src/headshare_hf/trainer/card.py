@@ -43,7 +43,8 @@ def describe_run(
     Args:
         trainer ([`DistillationTrainer`]): Its trainer.
         dataset ([`CardDataset`]): The training images.
-        results (`dict[str, Any]`): What [`run_or_reuse`] returned.
+        results (`dict[str, Any]`): What [`run_or_reuse`] returned. A card of one run says so in words; means over
+            several seeds are what [`CardResult`] has `num_seeds` for.
         eval_split (`str`, *optional*, defaults to `"test"`): The split that accuracies of classes are of, in
             `dataset.splits`; `None` where there are none.
         augmentation (`str`, *optional*, defaults to `"none"`): Training augmentation, for people.
