@@ -10,6 +10,7 @@ from typing import Any
 from benchmark_growth import bends, growth
 from benchmark_tables import markdown, seconds, targets
 from benchmark_text import chunk_counts, contrastive_bound, slow_forms, trainer_cost
+from site_needs import HEADINGS, needs
 
 import headshare_hf
 from headshare_hf.losses import COMPANIONS, Companion
@@ -61,6 +62,11 @@ def _companion(name: str, row: Companion) -> list[str]:
     weights = [f"{weight:g}" for weight in (row.ce, row.kd)]
     shared = "yes" if f"th_{name}" in METHODS else "–"
     return [f"`{name}`", row.summary, ", ".join(read), f"{row.weight:g}", published, *weights, shared, row.source]
+
+
+def requirements() -> str:
+    """What every method asks of networks, images and the way of training."""
+    return markdown(HEADINGS, needs())
 
 
 def exports() -> str:
@@ -132,6 +138,7 @@ TABLES = {
     "centers": centers,
     "companions": companions,
     "exports": exports,
+    "needs": requirements,
     "omniglot": omniglot,
     "sources": sources,
     "stored_files": stored_files,
