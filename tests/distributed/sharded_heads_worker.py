@@ -20,13 +20,19 @@ HEADS = {
 
 
 class ReportedTrainer(DistillationTrainer):
-    """Notes how many classes this process holds at each step."""
+    """Notes how many classes this process holds at each step, and while a checkpoint is written."""
 
     rows: list[int]
+    saved_rows: list[int]
 
     def compute_loss(self, *args, **kwargs):
         self.rows = [*getattr(self, "rows", []), len(self.student.classifier.weight)]
         return super().compute_loss(*args, **kwargs)
+
+    def _save_rng_state(self, output_dir):
+        momentum = self.optimizer.state[self.student.classifier.weight]["momentum_buffer"]
+        self.saved_rows = [*getattr(self, "saved_rows", []), len(self.student.classifier.weight), len(momentum)]
+        super()._save_rng_state(output_dir)
 
 
 def main(folder: Path, batch: int, head: str, resume: bool, sharded: bool, rate: float) -> None:
@@ -55,6 +61,7 @@ def main(folder: Path, batch: int, head: str, resume: bool, sharded: bool, rate:
         "parts": [row["loss_teacher_head_ce"] for row in trainer.state.log_history if "loss_teacher_head_ce" in row],
         "accuracies": [row["eval_accuracy"] for row in trainer.state.log_history if "eval_accuracy" in row],
         "rows": trainer.rows,
+        "saved_rows": trainer.saved_rows,
     }
     (folder / f"report_{rank}.json").write_text(json.dumps(report))
     weights = {name: value.contiguous() for name, value in trainer.student.state_dict().items()}

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from safetensors.torch import load_file
 from toys import ToyImages, arguments, resnet, vit
 
 from headshare_hf import DistillationTrainer, HeadShareForImageClassification
+from headshare_hf.data.input_adapter import InputAdapter
+from headshare_hf.trainer.split_heads import part_of_head
+from headshare_hf.trainer.teacher import FrozenTeacher
 
 
 WORKER = Path(__file__).with_name("sharded_heads_worker.py")
@@ -43,6 +47,12 @@ def test_each_process_holds_its_own_classes_only(runs):
 
 
 @pytest.mark.distributed
+def test_only_the_main_process_gathers_a_checkpoint(runs):
+    left, right = reports(runs / "two")
+    assert set(left["saved_rows"]) == {NUM_LABELS} and set(right["saved_rows"]) == {3}
+
+
+@pytest.mark.distributed
 def test_split_classes_train_as_whole_ones(runs):
     (one,), (left, _) = reports(runs / "one"), reports(runs / "two")
     for name in ("losses", "parts", "accuracies"):
@@ -64,10 +74,11 @@ def test_other_heads_and_sampled_classes_too(head, rate, tmp_path):
 @pytest.mark.distributed
 def test_a_checkpoint_holds_the_whole_matrix_and_resumes_on_any_number_of_processes(runs, tmp_path):
     """Momentum included: a run that goes on without that of some classes ends elsewhere."""
-    for name, launcher, batch, sharded in (("again", TWO, 8, "sharded"), ("alone", ONE, 16, "whole")):
-        folder = tmp_path / name
+    again, alone, more = ("two", TWO, 8, "sharded"), ("two", ONE, 16, "whole"), ("one", TWO, 8, "sharded")
+    for number, (source, launcher, batch, sharded) in enumerate((again, alone, more)):
+        folder = tmp_path / str(number)
         folder.mkdir()
-        shutil.copytree(runs / "two" / "run", folder / "run")
+        shutil.copytree(runs / source / "run", folder / "run")
         shutil.rmtree(folder / "run" / "checkpoint-8")
         record = json.loads((folder / "run" / "run.json").read_text())
         (folder / "run" / "run.json").write_text(json.dumps({**record, "finished": False}))
@@ -79,6 +90,26 @@ def test_a_checkpoint_holds_the_whole_matrix_and_resumes_on_any_number_of_proces
 def test_the_saved_model_has_all_classes(runs):
     student = HeadShareForImageClassification.from_pretrained(runs / "two" / "run")
     assert torch.equal(student.classifier.weight, _weights(runs / "two")["classifier.weight"])
+
+
+def test_a_part_of_the_teacher_s_classes_takes_no_memory_on_a_cpu():
+    head = vit().classifier
+    part = part_of_head(head, 2, 4, torch.device("cpu"))
+    assert torch.equal(part.weight, head.weight[2:4]) and part.weight.data_ptr() == head.weight[2:].data_ptr()
+    assert not part.weight.requires_grad and head.weight.requires_grad and len(head.weight) == 5
+
+
+def test_the_whole_classifier_of_a_teacher_leaves_the_device(monkeypatch):
+    """A foreign one after its first images, which show that it is the only one."""
+    left = []
+    monkeypatch.setattr(torch.nn.Linear, "cpu", lambda layer: left.append(layer))
+    for teacher, foreign in ((vit(), True), (resnet(), False)):
+        frozen = FrozenTeacher(teacher, torch.device("cpu"), InputAdapter(None, None), nullcontext, needs_logits=False)
+        frozen.leave_classifier()
+        assert len(left) == (0 if foreign else 2)
+        for _ in range(2):
+            assert frozen(torch.randn(4, 3, 16, 16)).logits is None
+        assert left[-1] is teacher.classifier and len(left) == (1 if foreign else 2)
 
 
 def test_options_that_need_other_ones_are_refused(tmp_path):

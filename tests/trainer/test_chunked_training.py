@@ -1,6 +1,7 @@
 """Training with losses over chunks of classes: the numbers of the dense losses, and no matrix of logits."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -190,3 +191,57 @@ def test_a_chunked_run_resumes_exactly(tmp_path):
     cut = trainer()
     cut.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
     assert_same(snapshot(cut.student), snapshot(whole.student))
+
+
+def _refused_kernel(tmp_path, student=None, **fields):
+    args = arguments(tmp_path, **{"large_head_kernel": "liger", "chunked_losses": True, **fields})
+    DistillationTrainer(student or resnet(), args, train_dataset=ToyImages())
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"large_head_kernel": "tritn"}, "`large_head_kernel` is 'tritn'; allowed: auto, chunked, liger"),
+        ({"chunked_losses": None}, "not computed over chunks; set `chunked_losses`"),
+        ({"class_sample_rate": 0.5}, "`class_sample_rate` leaves classes out; or leave `large_head_kernel` out"),
+        ({}, "its kernels need a GPU"),
+    ],
+)
+def test_a_kernel_that_cannot_be_used_is_refused(fields, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        _refused_kernel(tmp_path, **fields)
+
+
+def test_the_kernel_is_for_linear_classifiers_that_learn_and_for_whole_ones(tmp_path):
+    frozen = resnet()
+    frozen.classifier.requires_grad_(False)
+    for student in (resnet(**FACE), frozen):
+        with pytest.raises(ValueError, match="the student has no linear classifier that learns"):
+            _refused_kernel(tmp_path, student)
+    args = arguments(tmp_path, large_head_kernel="liger")
+    args.shard_heads = True
+    with pytest.raises(ValueError, match="`shard_heads` splits the classes"):
+        large_heads.check_kernel(args, resnet().classifier, True)
+
+
+def test_the_kernel_has_to_be_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "liger_kernel", None)
+    args = SimpleNamespace(
+        large_head_kernel="liger", shard_heads=False, class_sample_rate=1, device=torch.device("cuda")
+    )
+    with pytest.raises(ImportError, match="needs liger-kernel"):
+        large_heads.check_kernel(args, resnet().classifier, True)
+
+
+def test_the_kernel_computes_the_cross_entropy(tmp_path, monkeypatch):
+    """As a step with it, on the CPU: the loss of a stand-in comes back."""
+    expected = _trained(tmp_path / "chunked", "plain", {}, {}, chunked_losses=True)
+    monkeypatch.setattr(trainer_module, "check_kernel", lambda *_: None)
+    calls = []
+    monkeypatch.setattr(
+        sys.modules["headshare_hf.losses.liger"],
+        "liger_cross_entropy",
+        lambda z, labels, head: calls.append(1) or torch.nn.functional.cross_entropy(head(z), labels),
+    )
+    found = _trained(tmp_path / "liger", "plain", {}, {}, chunked_losses=True, large_head_kernel="liger")
+    assert len(calls) == 3 and losses(found) == pytest.approx(losses(expected), rel=1e-5)

@@ -7,6 +7,7 @@ from .contrastive import ContrastiveLoss
 from .cross_entropy import cross_entropy
 from .embedding import DISTANCES, embedding_loss
 from .kd import kd_loss
+from .liger import LigerScores, liger_loss
 from .negatives import NEGATIVES, Contrast, NegativeSampler
 from .objective import DistillationObjective, LossWeights, ObjectiveInputs
 from .scores import ChunkedScores, DenseScores, MomentScores, Sampling, Scores, ShardedScores
@@ -27,6 +28,7 @@ __all__ = [
     "DistillationObjective",
     "FeatureShapes",
     "Features",
+    "LigerScores",
     "LossWeights",
     "MomentScores",
     "NegativeSampler",
@@ -41,6 +43,7 @@ __all__ = [
     "cross_entropy",
     "embedding_loss",
     "kd_loss",
+    "liger_loss",
     "moments_kd",
     "sharded_cross_entropy",
     "sharded_kd",

@@ -111,12 +111,12 @@ class RunFolderTrainer(Trainer):
         self._check_finite()
         return output
 
-    def whole_classes(self, optimizer: Any = None) -> AbstractContextManager[None]:
+    def whole_classes(self) -> AbstractContextManager[None]:
         """
-        Inside of it the student's classifier is whole in every process, and what the optimizer keeps for it, where
-        `shard_heads` splits them. Every process has to enter.
+        Inside of it the student's classifier is whole in every process, where `shard_heads` splits it. Every process has to
+        enter.
         """
-        return nullcontext() if self._split_head is None else self._split_head.whole(optimizer)
+        return nullcontext() if self._split_head is None else self._split_head.whole()
 
     def _start_together(self) -> None:
         if self.is_fsdp_enabled:
@@ -136,12 +136,12 @@ class RunFolderTrainer(Trainer):
         raise NotImplementedError
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        with self.whole_classes(self.optimizer):
+        self._check_finite()
+        self._check_weights()
+        with nullcontext() if self._split_head is None else self._split_head.collected(self.optimizer):
             self._save_whole_checkpoint(model, trial)
 
     def _save_whole_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        self._check_finite()
-        self._check_weights()
         staging = self.folder / run_folder.STAGING
         self._staging = staging
         try:
@@ -219,7 +219,7 @@ class RunFolderTrainer(Trainer):
             processor.save_pretrained(target)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        with self.whole_classes():
+        with nullcontext() if self._split_head is None else self._split_head.replaced():
             load_weights(self.student, resume_from_checkpoint)
         training_only = nn.ModuleDict(self._training_only())
         # A loss that has no state has left no file.
@@ -246,15 +246,15 @@ class RunFolderTrainer(Trainer):
                 f"{checkpoint} has no {OPTIMIZER_NAME}, so that the training cannot go on from there: it was written with "
                 "`save_only_model`, or by DeepSpeed, which alone reads what it wrote"
             )
-        if not self.is_fsdp_enabled:
-            with self.whole_classes(self.optimizer):
-                super()._load_optimizer_and_scheduler(checkpoint)
+        if not self.is_fsdp_enabled and self._split_head is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
             return
         optimizer, scheduler = (
             torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True)
             for name in (OPTIMIZER_NAME, SCHEDULER_NAME)
         )
-        load_whole_optimizer_state(cast(torch.optim.Optimizer, self.optimizer), optimizer)
+        with nullcontext() if self._split_head is None else self._split_head.replaced_states(self.optimizer):
+            load_whole_optimizer_state(cast(torch.optim.Optimizer, self.optimizer), optimizer)
         cast(Any, self.lr_scheduler).load_state_dict(scheduler)
 
     def _load_best_model(self) -> None:

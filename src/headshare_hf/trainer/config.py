@@ -85,12 +85,17 @@ class DistillationConfig(TrainingArguments):
         chunked_losses (`bool`, *optional*):
             Whether the losses go over the classes in chunks, so that no matrix of logits exists. Default: where there
             are so many classes that it pays, see [`uses_chunks`]. Losses agree to about 1e-6.
+        large_head_kernel (`str`, *optional*, defaults to `"auto"`):
+            What computes the cross-entropy of a linear classifier over chunks: `"chunked"`, the code of this package, or
+            `"liger"`, the Triton kernels of liger-kernel, which is to be installed by hand and needs a GPU. `"auto"` is
+            `"chunked"`.
         shard_heads (`bool`, *optional*, defaults to `False`):
             With several processes, split the classes of student and teacher over them: each holds, and trains, the
             centers of its own classes only. Losses are those of one process with the whole batch.
         class_sample_rate (`float`, *optional*, defaults to `1.0`):
             Share of the classes, in (0, 1], that a cross-entropy over chunks sees at a step beside those of the batch
-            (Partial FC, arXiv 2203.15565).
+            (Partial FC, arXiv 2203.15565). Unlike there, gradient and step visit the centers of all classes, so that
+            momentum and weight decay move those that were not drawn, too.
         lr_decay_epochs (`list[int]`, *optional*):
             Epochs after which the learning rate is multiplied by `lr_decay_rate`; replaces `lr_scheduler_type`.
         lr_decay_rate (`float`, *optional*, defaults to `0.1`): Factor of those steps.
@@ -134,6 +139,7 @@ class DistillationConfig(TrainingArguments):
     channels_last: bool | None = field(default=None, metadata={"help": "Memory layout NHWC for convolutions."})
     fold_teacher: bool | None = field(default=None, metadata={"help": "Teacher without batch normalization."})
     chunked_losses: bool | None = field(default=None, metadata={"help": "Losses over classes in chunks."})
+    large_head_kernel: str = field(default="auto", metadata={"help": "auto, chunked or liger."})
     shard_heads: bool = field(default=False, metadata={"help": "Split the classes over the processes."})
     class_sample_rate: float = field(default=1.0, metadata={"help": "Share of the classes that a step sees."})
     lr_decay_epochs: list[int] | None = field(default=None, metadata={"help": "Epochs of the learning rate steps."})

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from transformers.training_args import ParallelMode
 
+from ..losses import liger_loss
 from ..models import CosineHead, HeadShareForImageClassification, find_classifier
 from .backends import wants_deepspeed, wants_fsdp
 from .config import DistillationConfig
@@ -13,6 +14,8 @@ from .config import DistillationConfig
 
 # From here on the chunks are not slower on two cores and save hundreds of megabytes: benchmarks/class_counts.py.
 CHUNKED_FROM = 10_000
+# "auto" is "chunked": no other was measured to be faster.
+KERNELS = ("auto", "chunked", "liger")
 
 
 def uses_chunks(args: DistillationConfig, student: nn.Module, teacher: nn.Module | None) -> bool:
@@ -37,6 +40,39 @@ def uses_chunks(args: DistillationConfig, student: nn.Module, teacher: nn.Module
     if obstacle is not None:
         raise ValueError(f"`{wanted or 'chunked_losses'}` is set, but {obstacle}; leave it out")
     return True
+
+
+def check_kernel(args: DistillationConfig, head: nn.Module | None, chunked: bool) -> None:
+    """
+    Args:
+        args ([`DistillationConfig`]): With `large_head_kernel`.
+        head (`nn.Module`, *optional*): The student's classifier.
+        chunked (`bool`): What [`uses_chunks`] said.
+
+    Raises:
+        ValueError: `large_head_kernel` is unknown, or cannot be used here.
+        ImportError: It is not installed.
+    """
+    kernel = args.large_head_kernel
+    if kernel not in KERNELS:
+        raise ValueError(f"`large_head_kernel` is {kernel!r}; allowed: {', '.join(KERNELS)}")
+    if kernel != "liger":
+        return
+    obstacles = {
+        "losses are not computed over chunks; set `chunked_losses`": not chunked,
+        "`shard_heads` splits the classes": args.shard_heads,
+        "`class_sample_rate` leaves classes out": args.class_sample_rate != 1,
+        "the student has no linear classifier that learns": not _is_learning_linear(head),
+        "its kernels need a GPU": args.device.type != "cuda",
+    }
+    found = [obstacle for obstacle, is_there in obstacles.items() if is_there]
+    if found:
+        raise ValueError(f"`large_head_kernel` is 'liger', but {found[0]}; or leave `large_head_kernel` out")
+    liger_loss()
+
+
+def _is_learning_linear(head: nn.Module | None) -> bool:
+    return isinstance(head, nn.Linear) and head.weight.requires_grad
 
 
 def frozen_twin(head: nn.Module | None, teacher_head: nn.Module | None) -> nn.Module | None:

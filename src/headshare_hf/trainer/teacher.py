@@ -68,6 +68,7 @@ class FrozenTeacher:
         self._tap = embedding_tap(model) if needs_embedding else None
         self._checked = not needs_embedding
         self._needs_logits = needs_logits
+        self._leaves_classifier = False
         self._fold = fold
         self._options: dict[str, Any] = {"output_hidden_states": True} if with_maps else {}
         # Tensors made in inference mode cannot be kept for the gradient of a layer.
@@ -84,6 +85,13 @@ class FrozenTeacher:
         """[`classifier`], or `None` for a teacher that gives logits alone."""
         return self.classifier if self._needs_embedding else None
 
+    def leave_classifier(self) -> None:
+        """Takes the classifier off the device, where others hold its classes and the logits are not asked for."""
+        self._leaves_classifier = True
+        # A foreign one is run once, on its first images.
+        if self._tap is None or self._checked:
+            self.classifier.cpu()
+
     def head(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Logits `(batch_size, num_labels)` of the frozen classifier on anybody's embeddings; gradients pass through."""
         return self.classifier(embeddings.to(self._dtype))
@@ -99,6 +107,8 @@ class FrozenTeacher:
                 # Two images show it as well as all of them, whose logits are not to be held.
                 logits = cast(Any, self.model)(pixel_values=images[:2]).logits
                 self._check_once(logits, self._tap.take())
+                if self._leaves_classifier:
+                    self.classifier.cpu()
         if self._network is None:
             self._network = self._prepared(images)
         with self._without_gradient(), self._autocast():

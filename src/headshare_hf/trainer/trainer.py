@@ -16,6 +16,7 @@ from ..losses import (
     DenseScores,
     DistillationObjective,
     Features,
+    LigerScores,
     MomentScores,
     ObjectiveInputs,
     PretrainedCompanionLoss,
@@ -23,7 +24,7 @@ from ..losses import (
     Scores,
     ShardedScores,
 )
-from ..models import HeadShareForImageClassification, embedding_tap, find_classifier, share_head
+from ..models import embedding_tap, find_classifier, share_head
 from .auxiliaries import auxiliary_losses
 from .backends import check_backends
 from .callbacks import EpochSeedCallback
@@ -31,7 +32,7 @@ from .checks import check_run
 from .config import DistillationConfig
 from .config_checks import MAPS
 from .identity import run_identity
-from .large_heads import check_sharded_heads, frozen_twin, uses_chunks
+from .large_heads import check_kernel, check_sharded_heads, frozen_twin, uses_chunks
 from .loading import load_teacher
 from .meter import LossMeter
 from .optimizing import OptimizingTrainer
@@ -105,6 +106,7 @@ class DistillationTrainer(OptimizingTrainer):
         check_sharded_heads(args)
         self._chunked = uses_chunks(args, model, teacher)
         self._head = find_classifier(model) if may_have_margin(model) or self._chunked else None
+        check_kernel(args, self._head, self._chunked)
         self._needs_embedding = args.meets_at_embedding or self._head is not None
         statistics = input_statistics(processing_class), input_statistics(teacher_processing_class, teacher)
         adapter = InputAdapter(*statistics) if teacher is not None else InputAdapter(None, None)
@@ -156,9 +158,8 @@ class DistillationTrainer(OptimizingTrainer):
         if teacher is not None:
             whole = find_classifier(teacher)
             self._teacher_part = part_of_head(whole, self._split_head.start, self._split_head.stop, self.args.device)
-            if isinstance(teacher, HeadShareForImageClassification):
-                # Of this one nothing is read any more.
-                whole.cpu()
+            if isinstance(self.teacher, FrozenTeacher):
+                self.teacher.leave_classifier()
 
     def _freeze_teacher(
         self,
@@ -267,15 +268,17 @@ class DistillationTrainer(OptimizingTrainer):
     @cached_property
     def _twin_head(self) -> nn.Module | None:
         # First asked for by a step, when weights have been loaded, placed and split.
-        compares = self._chunked and self.teacher is not None
-        return frozen_twin(self._head, self._teacher_head(self.teacher)) if compares else None
+        if not self._chunked or self.teacher is None:
+            return None
+        return frozen_twin(self._head, self._teacher_head(self.teacher))
 
     def _scores(self, logits: Any, head: Any, embeddings: Any, twin: nn.Module | None = None) -> Scores:
         if not self._chunked:
             return DenseScores(logits, head, embeddings)
         sampling = Sampling(self.args.class_sample_rate, self.args.seed, self.state.global_step)
         if self._split_head is None:
-            return ChunkedScores(head, embeddings, sampling, twin)
+            kind = LigerScores if self.args.large_head_kernel == "liger" else ChunkedScores
+            return kind(head, embeddings, sampling, twin)
         return ShardedScores(head, self._split_head.start, embeddings, sampling, twin)
 
 
