@@ -1,7 +1,7 @@
 """
 Losses over very many classes: time, memory and rounding against the same losses of logits that are held.
 
-    python benchmarks/large_head.py [--classes 93431] [--batch 256]
+    python benchmarks/large_head.py [--classes 93431] [--batch 256] [--kernels]
 
 The softened KL through a frozen head, from the teacher's embedding and from its moments; the cross-entropy with
 ArcFace's margin and class centers that learn; and training with a million classes.
@@ -28,6 +28,7 @@ from harness import (
     with_usual_allocator,
 )
 from large_head_cases import CASES, CHUNKS, DENSE, MOMENTS, ONLINE, SIZE, Setting, Values
+from large_head_kernels import kernel_tables
 
 from headshare_hf.losses import chunked_cross_entropy
 
@@ -158,8 +159,11 @@ def main() -> None:
     options.add_argument("--allocator", choices=("usual", "raised"), help="one of the two; both where not given")
     options.add_argument("--table", choices=("kl", "arcface", "million"), help="with --case: of which table")
     options.add_argument("--case", help="print the memory of one variant, in MB")
+    options.add_argument(
+        "--kernels", action="store_true", help="only whose cross-entropy is fastest; Liger-Kernel on CUDA"
+    )
     arguments = options.parse_args()
-    if arguments.allocator is None:
+    if arguments.allocator is None and not arguments.kernels:
         with_usual_allocator()
     arguments.allocator = arguments.allocator or "raised"
     prepare(arguments)
@@ -167,6 +171,9 @@ def main() -> None:
         arguments.classes, arguments.batch = 2000, 8
     if arguments.case:
         run_once(arguments)
+        return
+    if arguments.kernels:
+        kernel_tables(arguments)
         return
     tables(arguments)
     if arguments.allocator == "raised":
