@@ -20,6 +20,7 @@ from headshare_hf.trainer.comparison_judging import check_judging
 from headshare_hf.trainer.comparison_report import render_comparison, write_report
 from headshare_hf.trainer.comparison_results import ComparisonResults
 from headshare_hf.trainer.comparison_run import CellError, check_alone, default_jobs, run_cells
+from headshare_hf.trainer.comparison_teachers import render_teachers
 from headshare_hf.trainer.recipe_arguments import split_overrides
 
 
@@ -63,9 +64,9 @@ def run(options: argparse.Namespace, comparison: Comparison, results: Comparison
 
 
 def show(options: argparse.Namespace, content: dict[str, Any]) -> None:
-    """Prints the table, and writes it with the plots."""
+    """Prints the tables, and writes them with the plots."""
     content = {**content, "baseline": options.baseline or content["baseline"]}
-    print(f"\n{render_comparison(content)}\n")
+    print(f"\n{render_comparison(content)}\n\n{render_teachers(content)}\n")
     print(*write_report(content, options.output / "report"), sep="\n")
 
 

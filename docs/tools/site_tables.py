@@ -16,6 +16,7 @@ import headshare_hf
 from headshare_hf.losses import COMPANIONS, Companion
 from headshare_hf.trainer import METHODS
 from headshare_hf.trainer.comparison_report import render_analysis, render_comparison
+from headshare_hf.trainer.comparison_teachers import render_teachers
 
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -146,7 +147,8 @@ TABLES = {
 # Of the benchmarks, tables and sentences.
 for _render in (bends, chunk_counts, contrastive_bound, growth, seconds, slow_forms, targets, trainer_cost):
     TABLES[f"benchmark_{_render.__name__}"] = partial(of_benchmarks, _render)
-# Of every comparison that is stored, its accuracies and what its methods do to the embedding.
+# Of every comparison that is stored, its accuracies, its teachers, and what its methods do to the embedding.
 for _path in sorted(RESULTS.glob("compare_*.json")):
     TABLES[_path.stem] = partial(_from_file, _path, render_comparison)
+    TABLES[f"{_path.stem}_teachers"] = partial(_from_file, _path, render_teachers)
     TABLES[f"{_path.stem}_analysis"] = partial(_from_file, _path, render_analysis)

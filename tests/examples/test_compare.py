@@ -18,7 +18,7 @@ data: {name: DATA, image_size: 16, augmentation: crop_white, validation_fraction
 student: {backbone: resnet8}
 teacher: {backbone: resnet14}
 training:
-  {num_train_epochs: 2, per_device_train_batch_size: 64, per_device_eval_batch_size: 256, use_cpu: true, disable_tqdm: true}
+  {num_train_epochs: 2, per_device_train_batch_size: 64, per_device_eval_batch_size: 256, use_cpu: true, disable_tqdm: true, logging_strategy: epoch}
 baseline: kd
 seeds: [0]
 methods:
@@ -65,7 +65,7 @@ def first(folder):
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    done, deadline = folder / "out" / "teacher" / "seed_0" / "cell.json", time.monotonic() + 120
+    done, deadline = folder / "out" / "teacher" / "seed_0" / "cell.json", time.monotonic() + 400
     while not done.exists() and time.monotonic() < deadline:
         time.sleep(0.2)
     assert done.exists()
@@ -90,6 +90,7 @@ def test_a_killed_comparison_ends_with_a_table_and_plots(folder, first):
         assert 0 <= cell["last"]["accuracy"] <= 1 and cell["best"]["epoch"] in (1.0, 2.0) and len(cell["curve"]) == 2
         best = max(accuracy for _, accuracy in cell["curve"])
         assert cell["best"]["validation_accuracy"] == best
+        assert len(cell["loss_curve"]) == 2 and cell["trained_code"] == cell["code"]
         assert cell["cost"]["peak_memory_mib"] > 50 and cell["cost"]["train_seconds"] > 0
     student = cells["sh_kd"]["seeds"]["0"]["last"]
     # Its own teacher is another one than that with which all rows are compared.
@@ -118,8 +119,51 @@ def test_nothing_is_trained_for_a_report_or_with_other_options(folder, first, ca
     options = _command(folder)[2:]
     main([*options, "--report"])
     printed = capsys.readouterr().out
-    assert printed.count("| kd | 1 |") == 1 and "[1/" not in printed
+    assert (
+        printed.count("| kd | 1 |") == 1 and printed.count("| teacher_around_kd | 1 |") == 1 and "[1/" not in printed
+    )
     with pytest.raises(ValueError, match="holds another comparison: `training`"):
         main([*options, "--training.num_train_epochs", "3"])
     with pytest.raises(SystemExit, match="--jobs is 0; it must be at least 1"):
         main([*options, "--jobs", "0"])
+
+
+def _main(folder, *options):
+    runpy.run_path(str(ROOT / "examples" / "compare.py"))["main"]([*_command(folder)[2:], *options])
+
+
+def test_another_row_to_compare_with_needs_no_other_file(folder, first, capsys):
+    before = _results(folder)
+    _main(folder, "--report", "--baseline", "sh_kd")
+    printed = capsys.readouterr().out
+    assert "difference from sh_kd, points" in printed and "difference from kd" not in printed
+    assert _results(folder) == before
+    with pytest.raises(ValueError, match="there is no row 'sh_kdd'; did you mean 'sh_kd'"):
+        _main(folder, "--report", "--baseline", "sh_kdd")
+
+
+def test_cells_of_other_options_are_refused_whatever_the_results_file(folder, first):
+    with pytest.raises(ValueError, match="kd/seed_0 was finished with other options: `training.learning_rate`"):
+        _main(folder, "--results", str(folder / "new.json"), "--training.learning_rate", "0.3")
+    assert not (folder / "new.json").exists()
+
+
+def test_cells_of_other_code_are_refused_before_any_training(folder, first, monkeypatch):
+    path = folder / "out" / "kd" / "seed_0" / "cell.json"
+    text = path.read_text()
+    path.write_text(json.dumps({**json.loads(text), "code": "0.0+old"}))
+    with pytest.raises(ValueError, match="cell kd/seed_0 was judged by version 0.0.old of the code"):
+        _main(folder, "--results", str(folder / "new.json"), "--seeds", "0", "7")
+    assert not (folder / "new.json").exists() and not (folder / "out" / "kd" / "seed_7").exists()
+    path.write_text(text)
+
+
+def test_a_report_of_nothing_is_refused(folder, capsys):
+    with pytest.raises(SystemExit, match="there are no results in .*none.json; leave out --report to train, or name"):
+        _main(folder, "--report", "--results", str(folder / "none.json"))
+
+
+def test_copies_that_a_launcher_starts_are_refused(folder, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="a launcher started 2 copies"):
+        _main(folder)

@@ -124,13 +124,17 @@ def test_published_numbers_say_whose_they_are(content):
 def test_the_analysis_has_what_could_be_measured(content):
     for seed, cell in content["cells"]["sh"]["seeds"].items():
         cell["last"]["own_teacher"] = {"cka": 0.25 + 0.1 * int(seed), "agreement": 0.75}
-        cell["last"]["mixed_accuracy"] = 0.625
+        # Of the teacher that they were distilled from.
+        cell["last"]["own_teacher"]["mixed_accuracy"] = 0.625
+        cell["last"]["mixed_accuracy"] = 0.1
+    content["cells"]["kd"]["seeds"]["0"]["last"]["mixed_accuracy"] = 0.55
     text = render_analysis(content)
     kd, sh = (_table(text)[row] for row in ("kd", "sh"))
     assert kd["CKA with the teacher"] == "0.500" and kd["effective dimension"] == "3.0"
     assert kd["accuracy through the teacher's head, %"] == kd["CKA with its own teacher"] == ""
     assert (sh["CKA with its own teacher"], sh["agreement with its own teacher, %"]) == ("0.350", "75.0")
-    assert sh["accuracy of both heads mixed, %"] == "62.5" and "(1 − a) p + a p_TH" in _legend(text)
+    mixed = "accuracy of both heads mixed, %"
+    assert (kd[mixed], sh[mixed]) == ("55.0", "62.5") and "(1 − a) p + a p_TH" in _legend(text)
 
 
 def test_teachers_are_compared_with_the_ordinary_one(content):
@@ -215,6 +219,7 @@ def test_similarities_have_panels_of_heads_and_alignments(content, tmp_path, dra
     ]
     texts = [text.get_text() for text in panels["similarity of the heads"].texts]
     assert texts == ["-", "-", "1.00"]
+    assert panels["agreement with the teacher, %"].texts[0].get_text() == "50.00"
 
 
 def test_reliability_is_that_of_all_seeds(content, tmp_path, drawn):

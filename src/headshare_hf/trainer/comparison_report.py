@@ -58,8 +58,8 @@ _PLOTTED = (
 )
 _ANALYSIS_LEGEND = (
     "Means over the seeds, on the test images. The teacher is the ordinary one, its own teacher the one that a row was "
-    "distilled from where that is another. Mixed: (1 − a) p + a p_TH of both heads on the student's embedding, a being the "
-    "alpha_th of the row, or 0.5."
+    "distilled from where that is another. Mixed: (1 − a) p + a p_TH of the student's head and that of the teacher that it "
+    "was distilled from, both on the student's embedding, a being the alpha_th of the row, or 0.5."
 )
 
 
@@ -108,6 +108,10 @@ def render_analysis(content: Mapping[str, Any]) -> str:
     columns: dict[str, dict[str, str]] = {"method": {row: row for row in rows}}
     for title, (name, scale, digits) in _MEASURES.items():
         found = {row: fmean(values.values()) for row, values in values_of(rows, name).items()}
+        if name == "mixed_accuracy":
+            # The head of the teacher that a row was distilled from is the one that its student shares.
+            own = values_of(rows, f"own_teacher.{name}")
+            found |= {row: fmean(values.values()) for row, values in own.items()}
         columns[title] = {row: f"{scale * value:.{digits}f}" for row, value in found.items()}
     return f"{markdown(columns, list(rows))}\n\n{_ANALYSIS_LEGEND}"
 
@@ -189,7 +193,8 @@ def _calibration(cells: Mapping[str, Any]) -> Calibration:
 def _similarities(rows: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
     found: dict[str, dict[str, float | None]] = {row: {} for row in rows}
     for title in _PLOTTED:
-        values = values_of(rows, _MEASURES[title][0])
+        name, scale, _ = _MEASURES[title]
+        values = values_of(rows, name)
         for row in rows if values else ():
-            found[row][title] = fmean(values[row].values()) if row in values else None
+            found[row][title] = scale * fmean(values[row].values()) if row in values else None
     return found

@@ -67,8 +67,8 @@ def _ordinary_accuracy(content: Mapping[str, Any]) -> dict[int, float]:
     """Of the ordinary teacher by its seed; where its weights were given, as the first student was compared with it."""
     if TEACHER in content["cells"]:
         return values_of({TEACHER: content["cells"][TEACHER]["seeds"]})[TEACHER]
-    seen = values_of(student_rows(content), "teacher_accuracy")
-    return {0: value for found in list(seen.values())[:1] for value in list(found.values())[:1]}
+    seen = next(iter(values_of(student_rows(content), "teacher_accuracy").values()), {})
+    return {0: next(iter(seen.values()))} if seen else {}
 
 
 def _with_baseline(
