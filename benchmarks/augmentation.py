@@ -155,7 +155,8 @@ def workers(arguments: argparse.Namespace) -> tuple[list[str], dict, dict]:
     # A page of shared memory that one process alone has touched would count as its own.
     for rows in np.array_split(np.arange(count), 10):
         dataset.__getitems__(rows)
-    loader = DataLoader(dataset, BATCH_SIZE, shuffle=True, num_workers=2, persistent_workers=True, collate_fn=collate)
+    # Small batches: their own memory is private to the worker that makes them, and no copy of the set.
+    loader = DataLoader(dataset, 16, shuffle=True, num_workers=2, persistent_workers=True, collate_fn=collate)
     before, after = memory_of_workers(loader)
     copied, limit = after["Private_Dirty"] - before["Private_Dirty"], LARGEST_COPY * megabytes
     if copied > limit and not arguments.quick:

@@ -8,6 +8,7 @@ image, and `numpy.random.choice` for every image.
 """
 
 import argparse
+import json
 from collections.abc import Callable
 
 import torch
@@ -78,7 +79,7 @@ def loss_table(arguments: argparse.Namespace, base: str) -> None:
     rows = compare([Case(name, run) for name, run in cases.items()], arguments.rounds)
     options = [*(["--reference", arguments.reference] if arguments.reference else []), "--device", arguments.device]
     options += ["--quick"] if arguments.quick else []
-    columns["extra MB"] = {name: peak_memory(__file__, [*options, "--case", name]) for name in cases}
+    columns["extra MB"] = peak_memory(__file__, [*options, "--memory"])
     title = f"CRD loss, forward, backward and update: {setting.batch} of {setting.images} images, "
     report(
         "crd_loss",
@@ -134,16 +135,16 @@ def negatives_table(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     options = parser(__doc__, rival="reference")
-    options.add_argument("--case", help="print the memory of one variant of the loss, in MB")
+    options.add_argument("--memory", action="store_true", help="print the MB of every variant of the loss")
     arguments = options.parse_args()
     prepare(arguments)
     if arguments.reference:
         use_reference(arguments.reference)
     base = "authors' code" if arguments.reference else "rows gathered for every image"
-    if arguments.case:
+    if arguments.memory:
         setting = Setting(arguments)
         setting.ours.train()
-        print(memory_of(loss_cases(setting, arguments, base)[arguments.case]))
+        print(json.dumps({name: memory_of(run) for name, run in loss_cases(setting, arguments, base).items()}))
         return
     loss_table(arguments, base)
     negatives_table(arguments)

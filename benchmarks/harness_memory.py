@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import json
 import math
 import subprocess
 import sys
@@ -48,9 +49,10 @@ def memory_of(run: Callable[[], Any], warmup: int = 1) -> float:
     return max(0.0, _status("VmHWM") - resident) / 1e6
 
 
-def peak_memory(script: str | Path, arguments: Sequence[str]) -> float:
+def peak_memory(script: str | Path, arguments: Sequence[str]) -> dict[str, float]:
     """
-    What `script`, started with `arguments` in a process of its own, prints in its last line: the MB of [`memory_of`].
+    What `script`, started with `arguments` in a process of its own, prints in its last line: a JSON object with the MB of
+    [`memory_of`] by case.
 
     Raises:
         SystemExit: The script failed; with what it wrote.
@@ -58,7 +60,7 @@ def peak_memory(script: str | Path, arguments: Sequence[str]) -> float:
     found = subprocess.run([sys.executable, str(script), *map(str, arguments)], capture_output=True, text=True)
     if found.returncode:
         raise SystemExit(f"{script} {' '.join(map(str, arguments))} failed:\n{found.stderr}")
-    return float(found.stdout.splitlines()[-1])
+    return dict(json.loads(found.stdout.splitlines()[-1]))
 
 
 def _status(key: str) -> float:

@@ -86,7 +86,7 @@ class Setting:
     """
 
     def __init__(self, pair: str, method: str, arguments: argparse.Namespace) -> None:
-        self.count, self.checked, self.batch_size = (1, 2, 8) if arguments.quick else (3, 4, BATCH_SIZE)
+        self.count, self.checked, self.batch_size = (1, 2, 8) if arguments.quick else (2, 4, BATCH_SIZE)
         self.arguments, self.method = arguments, method
         self.base_name = "authors' loop" if arguments.reference else "plain loop"
         self.batches = make_batches(self.checked, self.batch_size, NUM_LABELS, SIZE, arguments.device)
@@ -168,7 +168,6 @@ def run_contrastive(pair: str, arguments: argparse.Namespace) -> None:
     # These steps are long.
     arguments = argparse.Namespace(**{**vars(arguments), "rounds": min(3, arguments.rounds)})
     setting = ContrastiveSetting(pair, arguments)
-    setting.count = min(2, setting.count)
     title = f"CRD step, {pair}, {setting.negatives} negatives of {setting.num_images} images"
     title += "; the usual settings of glibc" if usual else "; raised thresholds of glibc"
     notes = (

@@ -35,7 +35,13 @@ def _table(*rows, **more):
 
 
 def test_the_page_is_that_of_the_stored_file():
+    # Otherwise: python benchmarks/run_all.py --page
     assert (RESULTS / "benchmarks.md").read_text(encoding="utf-8") == tables.page(STORED)
+
+
+def test_a_page_of_few_tables_has_no_empty_parts():
+    few = {"command": "make bench", "tables": {"step": _table(_row("base", 2.0)), "of another form": {}}}
+    assert re.findall(r"^## (.+)$", tables.page(few), flags=re.MULTILINE) == ["Time", "Targets", "Tables"]
 
 
 def test_a_target_is_met_or_not_and_says_against_whom():

@@ -46,7 +46,9 @@ CAUSES: dict[tuple[str, str], dict[str, str]] = {
 
 def growth(stored: dict[str, Any]) -> str:
     """Times, exponents of time, and memory."""
-    table = stored["tables"]["growth"]
+    table = stored["tables"].get("growth")
+    if table is None:
+        return ""
     lines = ["| | form | at | ms | exponents of time | extra MB |", "| --- | --- | --- | --- | --- | --- |"]
     for sweep, forms in table["curves"].items():
         for form, points in forms.items():
@@ -60,7 +62,9 @@ def growth(stored: dict[str, Any]) -> str:
 
 def bends(stored: dict[str, Any]) -> str:
     """Every bend with its exponents and its likely cause, and what else the points say."""
-    table = stored["tables"]["growth"]
+    table = stored["tables"].get("growth")
+    if table is None:
+        return ""
     found = [
         bend
         for sweep, forms in table["curves"].items()

@@ -9,6 +9,7 @@ from benchmark_text import chunk_counts, contrastive_bound, slow_forms, trainer_
 
 
 Table = dict[str, Any]
+PICTURE = "![Growth of a step](growth.png)"
 
 
 def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -28,7 +29,7 @@ def page(stored: dict[str, Any]) -> str:
         ),
         "Classes from which losses go in chunks": chunk_counts(stored),
         "Tables": comparisons(stored),
-        "Growth": "\n\n".join((growth(stored), "![Growth of a step](growth.png)", bends(stored))),
+        "Growth": "\n\n".join((growth(stored), PICTURE, bends(stored))) if "growth" in stored["tables"] else "",
     }
     return text + "\n\n".join(f"## {title}\n\n{part}" for title, part in parts.items() if part) + "\n"
 

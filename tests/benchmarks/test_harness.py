@@ -104,8 +104,8 @@ def test_memory_is_the_peak_above_what_was_held():
 
 def test_memory_in_a_fresh_process(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text("import sys\nprint('ignored')\nprint(float(sys.argv[1]) / 2)\n")
-    assert peak_memory(script, ["5"]) == 2.5
+    script.write_text("import sys\nprint('ignored')\nprint('{\"a\": ' + sys.argv[1] + '}')\n")
+    assert peak_memory(script, ["2.5"]) == {"a": 2.5}
     script.write_text("raise ValueError('no such size')\n")
     with pytest.raises(SystemExit, match=r"script.py 5 failed:\n[\s\S]*no such size"):
         peak_memory(script, ["5"])
