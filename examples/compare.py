@@ -50,7 +50,8 @@ def run(options: argparse.Namespace, comparison: Comparison, results: Comparison
     results.check_kept(kept, judging.code)
     missing = [cell for cell in cells if cell.name not in kept and not is_teacher(cell.row)]
     if missing:
-        check_judging(missing[0], judging.test_split, None if comparison.teacher_name else judging.teacher)
+        given = None if comparison.teacher_name else judging.teacher
+        results.check_images("the images", check_judging(missing[0], judging.test_split, given))
     finished = 0
 
     def report(cell: Cell, result: dict[str, Any]) -> None:

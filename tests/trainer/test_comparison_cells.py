@@ -138,6 +138,23 @@ def test_other_images_of_the_same_classes_are_other_data(images, output, tmp_pat
     assert run_all(again, tmp_path / "again", ["alone"], [5])["alone/seed_5"]["data"] == mine
 
 
+def test_other_images_are_refused_before_any_training(images, output, tmp_path):
+    found = comparison(images)
+    cell = found.cells(output, ["alone"], [3])[-1]
+    mine, kept = check_judging(cell, "test", None), kept_results(found.cells(output), output, judging(found, output))
+    # As the training itself describes them, so that nothing is refused afterwards.
+    assert mine == kept["kd/seed_0"]["data"]
+    other = comparison(image_folder(tmp_path / "images", seed=1))
+    theirs = check_judging(other.cells(output, ["alone"], [3])[-1], "test", None)
+    results = ComparisonResults(tmp_path / "results.json", found)
+    results.check_kept(kept, "1")
+    results.check_images("the images", mine)
+    with pytest.raises(
+        ValueError, match="the images: the results that there are belong to other images .`pixels.test`"
+    ):
+        results.check_images("the images", theirs)
+
+
 def test_classes_of_other_names_are_other_data(images, output, tmp_path):
     for split in ("train", "test"):
         for name in "abc":
@@ -192,6 +209,9 @@ def test_the_whole_section_of_a_given_teacher_counts(images, tmp_path):
     # Also where it is trained around the head of a student.
     assert list(results) == ["kd/seed_0", "teacher_around_kd/seed_0", "sh/seed_0"]
     assert "own_teacher" in results["sh/seed_0"]["last"]
+    fewer = {"name_or_path": _save_teacher(tmp_path / "fewer", "ab"), "same_label_order": True}
+    with pytest.raises(ValueError, match="`same_label_order` is set, but the model has 2 classes and the data 3"):
+        check_judging(cells[0], "test", fewer)
 
 
 def test_what_cannot_be_judged_is_refused_before_the_training(images, tmp_path):

@@ -86,7 +86,7 @@ def run_cell(cell: Cell, output: Path, judging: Judging) -> dict[str, Any]:
         "options": describe_cell(cell, output, judging.test_split, judging.teacher),
         "code": judging.code,
         "trained_code": older.get("trained_code", older.get("code")),
-        "data": describe_images(trainer, test),
+        "data": describe_images(trainer.train_dataset, trainer.eval_dataset, test),
         "last": judge_last(recipe, test, None if cell.row == TEACHER else judging.teacher),
         "best": judge_best(trainer, test),
         **_curves(trainer.folder),

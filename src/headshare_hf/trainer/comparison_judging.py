@@ -29,7 +29,7 @@ _LOOKED_AT = 32
 _ALPHA_TH = 0.5
 
 
-def check_judging(cell: Cell, test_split: str, teacher: Mapping[str, Any] | None) -> None:
+def check_judging(cell: Cell, test_split: str, teacher: Mapping[str, Any] | None) -> dict[str, Any]:
     """
     Refuses before any training what could not be judged after it.
 
@@ -38,15 +38,25 @@ def check_judging(cell: Cell, test_split: str, teacher: Mapping[str, Any] | None
         test_split (`str`): What is reported.
         teacher (`Mapping[str, Any]`, *optional*): Section of weights that are trained already.
 
+    Returns:
+        `dict[str, Any]`: What [`describe_images`] says, for [`ComparisonResults.check_images`].
+
     Raises:
         ValueError: There are no such test images, they have other classes than the training images, or the teacher cannot
             be compared with students.
     """
     recipe = build_recipe(dict(cell.sections))
     test, processor = read_test_images(recipe, test_split)
-    if teacher is None:
-        return
-    student = build_model(recipe.student, recipe.data, test.label_names, cell.seed)
+    if teacher is not None:
+        _check_teacher(recipe, test, processor, teacher)
+    data = build_data(recipe.data, cell.seed)
+    return describe_images(data.train, data.evaluation, test)
+
+
+def _check_teacher(
+    recipe: Recipe, test: ImageClassificationDataset, processor: Any, teacher: Mapping[str, Any]
+) -> None:
+    student = build_model(recipe.student, recipe.data, test.label_names, recipe.training.seed)
     other, other_processor = build_teacher(build_section("teacher", dict(teacher)), test.label_names)
     try:
         check_comparable(student, other, test, processor, other_processor)
@@ -105,9 +115,9 @@ def last_state(folder: Path) -> dict[str, Any]:
     return json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
 
 
-def describe_images(trainer: DistillationTrainer, test: ImageClassificationDataset) -> dict[str, Any]:
+def describe_images(train: Any, validation: Any, test: ImageClassificationDataset) -> dict[str, Any]:
     """What other images would change, whatever folder they are in."""
-    splits: dict[str, Any] = {"train": trainer.train_dataset, "validation": trainer.eval_dataset, "test": test}
+    splits: dict[str, Any] = {"train": train, "validation": validation, "test": test}
     return {
         "images": {name: len(split) for name, split in splits.items()},
         "labels": {name: label_digest(split) for name, split in splits.items()},

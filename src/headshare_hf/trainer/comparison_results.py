@@ -36,6 +36,8 @@ class ComparisonResults:
         shown: dict[str, Any] = {"title": comparison.title, "baseline": comparison.baseline}
         if comparison.published:
             shown["published"] = comparison.published_numbers()
+        # Of the first cell that is kept, where the file has none.
+        self._known_images: Any = None
         self._shown = {"comparison": describe_comparison(comparison), **shown}
         self._take_in()
 
@@ -51,7 +53,7 @@ class ComparisonResults:
             self._take_in()
             self.check_code(result["code"])
             self.check_rows()
-            self._check_data(f"{self.path}, row {cell.row!r}", result["data"])
+            self.check_images(f"{self.path}, row {cell.row!r}", result["data"])
             row = self.content["cells"].setdefault(cell.row, {"options": self._options(cell.row), "seeds": {}})
             row["seeds"][str(cell.seed)] = {
                 name: value for name, value in result.items() if name not in _NOT_OF_A_SEED
@@ -84,17 +86,30 @@ class ComparisonResults:
         """
         self.check_code(code)
         self.check_rows()
-        images = self.content.get("data")
         for name, result in kept.items():
             self._check_one_code(f"cell {name} was judged by", result["code"], code)
-            images = images or result["data"]
-            _check_images(f"cell {name}", images, result["data"])
+            self._known_images = self._known_images or result["data"]
+            self.check_images(f"cell {name}", result["data"])
 
     def _options(self, row: str) -> Any:
         return json.loads(json.dumps(self._rows.get(row, {})))
 
-    def _check_data(self, where: str, data: Any) -> None:
-        _check_images(where, self.content.get("data", data), data)
+    def check_images(self, where: str, data: Mapping[str, Any]) -> None:
+        """
+        Args:
+            where (`str`): Whose they are, for the message.
+            data (`Mapping[str, Any]`): What [`describe_images`] says of them.
+
+        Raises:
+            ValueError: Other images are known, in the file or of cells that are kept; the first difference is named.
+        """
+        known = self.content.get("data") or self._known_images or data
+        difference = run_folder.first_difference(dict(known), dict(data))
+        if difference is not None:
+            raise ValueError(
+                f"{where}: the results that there are belong to other images ({difference}); write to another --output and "
+                "--results"
+            )
 
     def check_code(self, code: str) -> None:
         """
@@ -123,15 +138,6 @@ class ComparisonResults:
                     f"{self.path}: row {name!r} was made with the options {row['options']}, and they are "
                     f"{self._options(name)} now; give the row another name"
                 )
-
-
-def _check_images(where: str, known: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    difference = run_folder.first_difference(dict(known), dict(here))
-    if difference is not None:
-        raise ValueError(
-            f"{where}: the results that there are belong to other images ({difference}); write to another --output and "
-            "--results"
-        )
 
 
 def _read(path: Path) -> dict[str, Any]:
