@@ -109,7 +109,7 @@ COMPANIONS: dict[str, Companion] = {
     "dkd": Companion(
         DKDLoss,
         "KL, decoupled into the label's class and the others",
-        "default of megvii-research/mdistiller for resnet32x4 to resnet8x4, which also warms it up over 20 epochs",
+        "default of megvii-research/mdistiller (resnet32x4 to resnet8x4), which warms it up over 20 epochs; β differs by pair",
         1.0,
         1.0,
     ),
