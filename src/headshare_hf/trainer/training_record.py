@@ -26,6 +26,7 @@ _ARGUMENTS = (
     "pretraining_learning_rate",
     "student_head",
     "class_sample_rate",
+    "large_head_kernel",
     "projector",
     "eval_teacher_head_weight",
     "teacher_precision",
