@@ -3,6 +3,7 @@ Publish the model of a finished run on the Hub: weights, configuration, image pr
 
     python examples/publish.py outputs/omniglot/th_kd --repo-id someone/omniglot-th-kd
     python examples/publish.py FOLDER --repo-id ID --private --revision candidate --message "Second seed"
+    python examples/publish.py FOLDER --repo-id ID --results results/results.json
 
 Everything arrives in one commit. The same command finishes an upload that was cut, and makes no commit where the
 repository holds the same content already. Log in first with `hf auth login`.
@@ -22,6 +23,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--private", action="store_true", default=None, help="make the repository private")
     parser.add_argument("--revision", metavar="BRANCH", help="branch to commit to (default: main)")
     parser.add_argument("--message", default="Upload model", help="message of the commit")
+    parser.add_argument(
+        "--results", metavar="FILE", help="results.json of run_verification.py of this model, to be added to the card"
+    )
     return parser.parse_args(arguments)
 
 
@@ -31,6 +35,7 @@ def main(arguments: list[str]) -> None:
         done = publish_run(
             options.folder,
             options.repo_id,
+            options.results,
             private=options.private,
             revision=options.revision,
             message=options.message,

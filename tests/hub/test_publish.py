@@ -3,11 +3,13 @@
 import importlib.util
 import json
 import logging
+import runpy
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from face_sets import write_bin, write_people
 from hub_server import ALICE_READ_ONLY
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -15,6 +17,7 @@ from published_runs import FACE, finish, num_commits, trainer
 from toys import assert_same, resnet, snapshot, vit
 
 from headshare_hf import HeadShareForImageClassification, HeadShareImageProcessor
+from headshare_hf.evaluation import VerificationOptions, run_verification
 from headshare_hf.hub import TRAINING_FILE, publish_folder
 from headshare_hf.models import CENTERS_FILE
 from headshare_hf.trainer import load_teacher, publish_run, run_or_reuse
@@ -344,6 +347,23 @@ def test_the_example_publishes_and_says_what_it_did(run, tmp_path, capsys):
     assert "alice/example holds this content already, no commit was made" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="is not the folder of a run"):
         example.main([str(tmp_path), "--repo-id", "alice/example"])
+
+
+def test_results_of_a_later_evaluation_are_published_with_the_card(folder, tmp_path, capsys):
+    write_bin(tmp_path / "faces.bin", write_people(tmp_path / "people"))
+    pairs = [str(tmp_path / "faces.bin")]
+    record = run_verification(
+        VerificationOptions(output=tmp_path / "out", model=str(folder), pairs=pairs, bootstrap=10)
+    )
+    arguments = [str(folder), "--repo-id", "alice/measured", "--results", str(tmp_path / "out" / "results.json")]
+    runpy.run_path(str(EXAMPLE))["main"](arguments)
+    assert "published" in capsys.readouterr().out
+    found = {r.metric_name: r for r in HfApi().model_info("alice/measured").card_data.eval_results}
+    accuracy = found["Accuracy over 10 folds, faces, 200 pairs, with mirrored images"]
+    assert accuracy.metric_value == pytest.approx(record["sets"]["faces"]["accuracy"], abs=1e-6)
+    assert accuracy.metric_args["over"] == "pairs" and "Top-1 accuracy" in found
+    with pytest.raises(SystemExit, match="nowhere.json does not exist"):
+        runpy.run_path(str(EXAMPLE))["main"]([*arguments[:-1], str(tmp_path / "nowhere.json")])
 
 
 def test_students_of_other_packages_have_no_code_to_bring(tmp_path, run):

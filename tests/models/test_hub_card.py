@@ -3,7 +3,7 @@
 import pytest
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from headshare_hf.models.card_metrics import METRICS, PAIR_METRICS
+from headshare_hf.models.card_metrics import METRICS, PAIR_METRICS, SEARCH_METRICS
 from headshare_hf.models.hub_card import check_card
 
 
@@ -17,9 +17,13 @@ def _card(tags=("headshare_hf",), **metric):
     return ModelCard(f"---\n{data.to_yaml()}\n---\n")
 
 
-@pytest.mark.parametrize("metric", [*METRICS.values(), *PAIR_METRICS.values()], ids=lambda metric: metric.name)
+KNOWN = [*METRICS.values(), *PAIR_METRICS.values(), *SEARCH_METRICS.values()]
+
+
+@pytest.mark.parametrize("metric", KNOWN, ids=lambda metric: metric.name)
 def test_every_metric_of_a_card_is_allowed(metric):
-    check_card(_card(metric_type=metric.type, metric_name=f"{metric.name.format(folds=10, far='1e-3')}, a set"))
+    name = metric.name.format(folds=10, far="1e-3", fpir="0.01", k=5)
+    check_card(_card(metric_type=metric.type, metric_name=f"{name}, a set"))
 
 
 @pytest.mark.parametrize("value", [0, 1, 0.25])

@@ -13,6 +13,7 @@ from .card_fields import (
     CardTeacher,
     CardTraining,
 )
+from .card_measured import add_results
 from .card_verification import SUBJECTS, check_subject, is_pair_metric
 from .card_verification_fields import CardIntervals, CardPairs, CardVerification
 from .convert_centers import read_centers
@@ -56,6 +57,7 @@ __all__ = [
     "Publication",
     "QuantizationRecord",
     "ReportedTable",
+    "add_results",
     "check_subject",
     "convert_backbone_state_dict",
     "convert_checkpoint",

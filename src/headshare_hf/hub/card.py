@@ -81,6 +81,20 @@ def fill_template(template: Path, metadata: ModelCardData, **values: Any) -> Mod
     Raises:
         jinja2.UndefinedError: A value is missing.
     """
+    return ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{render_text(template, **values)}")
+
+
+def render_text(template: Path, **values: Any) -> str:
+    """
+    The text of a template of this folder.
+
+    Args:
+        template (`Path`): The file; what it includes is beside it.
+        values: What the template asks for.
+
+    Raises:
+        jinja2.UndefinedError: A value is missing.
+    """
     # huggingface_hub's own `from_template` renders what is undefined as nothing.
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(template.parent),
@@ -90,8 +104,7 @@ def fill_template(template: Path, metadata: ModelCardData, **values: Any) -> Mod
         keep_trailing_newline=True,
     )
     environment.filters.update(thousands="{:,}".format, number="{:g}".format, duration=_duration, megabytes=_megabytes)
-    text = environment.get_template(template.name).render(**values)
-    return ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}")
+    return environment.get_template(template.name).render(**values)
 
 
 def _metadata(card: CardFields) -> ModelCardData:

@@ -34,6 +34,11 @@ PAIR_METRICS: dict[str, HubMetric] = {
     "tar@far={far}/at_most": HubMetric("tar", "TAR at FAR {far} (rule at_most)"),
     "tar@far={far}/nearest": HubMetric("tar", "TAR at FAR {far} (rule nearest)"),
 }
+# Those of a search in a gallery.
+SEARCH_METRICS: dict[str, HubMetric] = {
+    "rank{k}": HubMetric("identification_rate", "Rank-{k} identification rate"),
+    "tpir@fpir={fpir}": HubMetric("tpir", "TPIR at FPIR {fpir}"),
+}
 
 
 def find_pair_metric(name: str, folds: int | None = None) -> HubMetric | None:
@@ -47,10 +52,27 @@ def find_pair_metric(name: str, folds: int | None = None) -> HubMetric | None:
     Returns:
         [`HubMetric`], or `None` where there is no such metric.
     """
-    for known, metric in PAIR_METRICS.items():
+    return _find(PAIR_METRICS, name, folds=folds)
+
+
+def find_search_metric(name: str) -> HubMetric | None:
+    """
+    A metric of a search in a gallery as the Hub calls it.
+
+    Args:
+        name (`str`): A name of [`evaluate_identification`].
+
+    Returns:
+        [`HubMetric`], or `None` where there is no such metric.
+    """
+    return _find(SEARCH_METRICS, name)
+
+
+def _find(table: dict[str, HubMetric], name: str, **values: Any) -> HubMetric | None:
+    for known, metric in table.items():
         found = _pattern(known).fullmatch(name)
         if found is not None:
-            return HubMetric(metric.type, metric.name.format(folds=folds, **found.groupdict()))
+            return HubMetric(metric.type, metric.name.format(**values, **found.groupdict()))
     return None
 
 
@@ -66,7 +88,7 @@ def check_metric(metric: dict[str, Any], place: str) -> None:
         ValueError: No card of this package has this type, or this name of that type, or the value is no fraction.
     """
     kind, name, value = (metric.get(field) for field in ("type", "name", "value"))
-    known = [*METRICS.values(), *PAIR_METRICS.values()]
+    known = [*METRICS.values(), *PAIR_METRICS.values(), *SEARCH_METRICS.values()]
     types = sorted({entry.type for entry in known})
     if kind not in types:
         near = difflib.get_close_matches(str(kind), types, n=1)

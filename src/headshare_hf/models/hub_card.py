@@ -34,13 +34,18 @@ def check_card(card: ModelCard, name: str = "the model card") -> None:
     data = card.data.to_dict()
     if not data.get("license"):
         raise ValueError(f"{name} says no license; add `license: ...` to its metadata")
-    if _OWN_TAG not in (data.get("tags") or []):
+    if not is_own_card(card):
         return
     for place, metric in _metrics(data):
         try:
             check_metric(metric, place)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
+
+
+def is_own_card(card: ModelCard) -> bool:
+    """Whether the metadata of a card say that this package wrote it."""
+    return _OWN_TAG in (card.data.to_dict().get("tags") or [])
 
 
 def _metrics(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub.utils import validate_repo_id
 
-from ..hub import CARD_FILE, TRAINING_FILE, CardFields, Publication, publish_folder, render_card
+from ..hub import CARD_FILE, TRAINING_FILE, CardFields, Publication, add_results, publish_folder, render_card
 from . import run_folder
 from .checkpointing import RunFolderTrainer
 from .training_record import training_record
@@ -115,19 +115,23 @@ class PublishingTrainer(RunFolderTrainer):
         return self.args.hub_model_id or self.folder.absolute().name
 
 
-def publish_run(folder: str | Path, repo_id: str, **options: Any) -> Publication:
+def publish_run(folder: str | Path, repo_id: str, results: str | Path | None = None, **options: Any) -> Publication:
     """
     Publishes the folder of a finished run.
 
     Args:
         folder (`str` or `Path`): The run's `output_dir`; of SH-KD, that of one of its runs.
         repo_id, options: As [`publish_folder`] takes them.
+        results (`str` or `Path`, *optional*): The `results.json` of [`run_verification`] of this model, which
+            [`add_results`] first adds to the card in the folder.
 
     Returns:
         [`Publication`]
 
     Raises:
-        ValueError: The folder is not that of a finished run or has no training configuration, or as [`publish_folder`].
+        FileNotFoundError: There are no such results.
+        ValueError: The folder is not that of a finished run or has no training configuration, or as [`publish_folder`]
+            and [`add_results`].
     """
     folder = Path(folder)
     if run_folder.read_run(folder) is None:
@@ -140,4 +144,6 @@ def publish_run(folder: str | Path, repo_id: str, **options: Any) -> Publication
         raise ValueError(
             f"{folder} has no {TRAINING_FILE}; the command that trained it writes it, without training again"
         )
+    if results is not None:
+        add_results(folder, results)
     return publish_folder(folder, repo_id, **options)
