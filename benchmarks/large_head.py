@@ -13,50 +13,69 @@ arithmetic alone.
 """
 
 import argparse
+import json
 from collections.abc import Callable
 
 import torch
-from harness import (
-    Case,
-    agree,
-    compare,
-    memory_of,
-    parser,
-    peak_memory,
-    prepare,
-    report,
-    with_usual_allocator,
-)
-from large_head_cases import CASES, CHUNKS, DENSE, MOMENTS, ONLINE, SIZE, Setting, Values
+from harness import Case, agree, compare, parser, prepare, report, with_usual_allocator
+from harness_memory import memory_of, peak_memory
+from large_head_cases import CASES, CHUNKS, DENSE, MOMENTS, ONLINE, SAMPLED, SIZE, Setting, Values, exact
 from large_head_kernels import kernel_tables
 
 from headshare_hf.losses import chunked_cross_entropy
 
 
-MILLION = 1_000_000
+MILLION, MILLION_STEP = 1_000_000, "a step"
+# What cross-entropy in chunks may need beside the gradient of the centers.
+SLACK_MB = 64
 
 
-def exact_values(name: str, arguments: argparse.Namespace) -> Values:
-    """Of the form that holds the logits, in float64."""
+OFF = " off float64"
+
+
+def exact_values(name: str, arguments: argparse.Namespace) -> dict[str, Values]:
+    """What every case should give, in float64."""
     setting = Setting(arguments.classes, arguments.batch, arguments.device).double()
-    return CASES[name](setting)[DENSE]()
+    whole = exact(name, DENSE, setting)
+    return {case: exact(name, case, setting) if case == SAMPLED else whole for case in CASES[name](setting)}
 
 
-def table(name: str, title: str, targets: dict[str, float], arguments: argparse.Namespace, notes: list[str]) -> None:
-    """One loss: all its forms, and how far each is off float64."""
-    exact = exact_values(name, arguments)
+def checked(
+    name: str, cases: dict[str, Callable[[], Values]], arguments: argparse.Namespace
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """How far the loss of every case is off float64, and further columns with loss and gradients."""
+    agreement: dict[str, float] = {}
+    columns: dict[str, dict[str, float]] = {}
+    for case, expected in exact_values(name, arguments).items():
+        found = cases[case]()
+        for what, value in expected.items():
+            off = float((found[what] - value).norm() / value.norm())
+            if off > 1e-5:
+                raise SystemExit(f"{name}, {case}: the {what} is off float64 by {off:.1e}, more than 1e-5")
+            columns.setdefault(what + OFF, {})[case] = off
+        agreement[case] = agree(f"loss of {name}, {case}", found["loss"], expected["loss"], 1e-5)
+    return agreement, columns
+
+
+def table(
+    name: str,
+    title: str,
+    targets: dict[str, float],
+    arguments: argparse.Namespace,
+    notes: list[str],
+    megabytes: Callable[[float], dict[str, float]],
+) -> None:
+    """
+    One loss: all its forms, and how far each is off float64.
+
+    Args:
+        name, title, targets, arguments, notes: Of the table.
+        megabytes (`Callable`): From those of the logits that are held to those that each case may need.
+    """
     cases = CASES[name](Setting(arguments.classes, arguments.batch, arguments.device))
-    agreement, columns = {}, {f"{what} off float64": {} for what in exact}
-    for case, run in cases.items():
-        found = run()
-        for what, value in exact.items():
-            columns[f"{what} off float64"][case] = float((found[what] - value).norm() / value.norm())
-        agreement[case] = agree(f"loss of {name}, {case}", found["loss"], exact["loss"], 1e-5)
-        if any(columns[f"{what} off float64"][case] > 1e-5 for what in exact):
-            raise SystemExit(f"{name}, {case}: a gradient is off float64 by more than 1e-5")
-    del exact
+    agreement, columns = checked(name, cases, arguments)
     rows = compare([Case(case, run) for case, run in cases.items()], arguments.rounds)
-    columns["extra MB"] = {case: memory(name, case, run, arguments) for case, run in cases.items()}
+    columns["extra MB"] = memory(name, cases, arguments)
     size = f"{arguments.batch} images, {arguments.classes} classes, {SIZE} dimensions, float32"
     settings = "the usual settings of glibc" if arguments.allocator == "usual" else "raised thresholds of glibc"
     report(
@@ -68,37 +87,45 @@ def table(name: str, title: str, targets: dict[str, float], arguments: argparse.
         arguments,
         notes,
         columns,
+        {"extra MB": megabytes(columns["extra MB"][DENSE])},
     )
 
 
-def memory(name: str, case: str, run: Callable[[], object], arguments: argparse.Namespace) -> float:
-    """In a process of its own; the smoke test has no time for that."""
+def memory(name: str, cases: dict[str, Callable[[], object]], arguments: argparse.Namespace) -> dict[str, float]:
+    """MB of every case, in a process of their own; the smoke test has no time for that."""
     if arguments.quick:
-        return memory_of(run)
+        return {case: memory_of(run) for case, run in cases.items()}
     options = ["--classes", arguments.classes, "--batch", arguments.batch, "--device", arguments.device]
     options += ["--threads", torch.get_num_threads(), "--allocator", arguments.allocator]
-    return peak_memory(__file__, [*options, "--table", name, "--case", case])
+    return peak_memory(__file__, [*options, "--memory-of", name])
 
 
 def tables(arguments: argparse.Namespace) -> None:
-    """Both losses. The targets are for the usual settings of the allocator."""
-    usual = arguments.allocator == "usual"
+    """Both losses."""
+    centers = arguments.classes * SIZE * 4 / 1e6
     table(
         "kl",
         "KL through a frozen head, forward and backward",
-        {ONLINE: 1.5, MOMENTS: 2.7} if usual else {},
+        {ONLINE: 1.5, MOMENTS: 2.7},
         arguments,
         [
             f"'{DENSE}' needs 3 products of images, classes and dimensions, '{ONLINE}' 4, '{MOMENTS}' 2; the moments "
             "are made once an image, by 2 products more",
+            f"aimed at: at most 1/20 of the extra memory of '{DENSE}'",
         ],
+        lambda held: {ONLINE: held / 20, MOMENTS: held / 20},
     )
     table(
         "arcface",
         "ArcFace cross-entropy, class centers learn, forward and backward",
-        {CHUNKS: 1.8} if usual else {},
+        {CHUNKS: 1.8},
         arguments,
-        [f"the gradient of the centers alone is {arguments.classes * SIZE * 4 / 1e6:.0f} MB of the memory"],
+        [
+            f"the gradient of the centers alone is {centers:.0f} MB of the memory; aimed at: at most {SLACK_MB} MB more",
+            f"'{SAMPLED}' (`class_sample_rate`, Partial FC) is another loss, and is checked against logits that are held of "
+            "the same classes",
+        ],
+        lambda held: {CHUNKS: centers + SLACK_MB},
     )
 
 
@@ -122,9 +149,9 @@ def million_step(arguments: argparse.Namespace) -> tuple[Callable[[], float], li
 def million_table(arguments: argparse.Namespace) -> None:
     """Time and memory; the class centers learn."""
     # Before the same is held here.
-    fresh = {} if arguments.quick else {"a step": memory("million", "a step", print, arguments)}
+    fresh = {} if arguments.quick else memory("million", {}, arguments)
     run, losses = million_step(arguments)
-    rows = compare([Case("a step", run)], min(arguments.rounds, 3), warmup=0)
+    rows = compare([Case(MILLION_STEP, run)], min(arguments.rounds, 3), warmup=0)
     if not losses[-1] < losses[0]:
         raise SystemExit(f"the loss went from {losses[0]} to {losses[-1]}: nothing is learned")
     classes = 1000 if arguments.quick else MILLION
@@ -143,13 +170,13 @@ def million_table(arguments: argparse.Namespace) -> None:
     )
 
 
-def run_once(arguments: argparse.Namespace) -> None:
-    """Prints the memory of one case."""
-    if arguments.table == "million":
-        run, _ = million_step(arguments)
+def print_memory(arguments: argparse.Namespace) -> None:
+    """Of all cases of a table."""
+    if arguments.memory_of == "million":
+        cases = {MILLION_STEP: million_step(arguments)[0]}
     else:
-        run = CASES[arguments.table](Setting(arguments.classes, arguments.batch, arguments.device))[arguments.case]
-    print(memory_of(run))
+        cases = CASES[arguments.memory_of](Setting(arguments.classes, arguments.batch, arguments.device))
+    print(json.dumps({case: memory_of(run) for case, run in cases.items()}))
 
 
 def main() -> None:
@@ -157,8 +184,7 @@ def main() -> None:
     options.add_argument("--classes", type=int, default=93_431, help="rows of the class matrix")
     options.add_argument("--batch", type=int, default=256, help="images of a step")
     options.add_argument("--allocator", choices=("usual", "raised"), help="one of the two; both where not given")
-    options.add_argument("--table", choices=("kl", "arcface", "million"), help="with --case: of which table")
-    options.add_argument("--case", help="print the memory of one variant, in MB")
+    options.add_argument("--memory-of", choices=(*CASES, "million"), help="print the MB of every case of a table")
     options.add_argument(
         "--kernels", action="store_true", help="only whose cross-entropy is fastest; Liger-Kernel on CUDA"
     )
@@ -169,8 +195,8 @@ def main() -> None:
     prepare(arguments)
     if arguments.quick:
         arguments.classes, arguments.batch = 2000, 8
-    if arguments.case:
-        run_once(arguments)
+    if arguments.memory_of:
+        print_memory(arguments)
         return
     if arguments.kernels:
         kernel_tables(arguments)
