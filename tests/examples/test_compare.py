@@ -143,7 +143,7 @@ def test_another_row_to_compare_with_needs_no_other_file(folder, first, capsys):
 
 
 def test_cells_of_other_options_are_refused_whatever_the_results_file(folder, first):
-    with pytest.raises(ValueError, match="kd/seed_0 was finished with other options: `training.learning_rate`"):
+    with pytest.raises(ValueError, match="teacher/seed_0 was finished with other options: `training.learning_rate`"):
         _main(folder, "--results", str(folder / "new.json"), "--training.learning_rate", "0.3")
     assert not (folder / "new.json").exists()
 
