@@ -257,10 +257,11 @@ def _teacher_input(student: Any, teacher: Any, processor: Any, teacher_processor
 
 
 def _check_same(student: Any, teacher: Any, name: str) -> None:
-    sizes = [getattr(model.config, name, None) for model in (student, teacher)]
-    if None in sizes:
+    own, other = (getattr(model.config, name, None) for model in (student, teacher))
+    if own is None or other is None:
         return
-    own, other = map(height_and_width, sizes) if name == "image_size" else sizes
+    if name == "image_size":
+        own, other = height_and_width(own), height_and_width(other)
     if own != other:
         raise ValueError(
             f"`{name}` is {own} for the student and {other} for the teacher, and both are given the same pixel values "
