@@ -92,6 +92,20 @@ def test_a_run_without_a_split_to_evaluate_is_described_by_its_pairs(tmp_path):
     assert render_card(card).data.pipeline_tag == "image-feature-extraction"
 
 
+def test_intervals_of_the_run_are_in_its_card(tmp_path):
+    trainer = _trainer(tmp_path)
+    trainer.verifier = replace(trainer.verifier, bootstrap=20)
+    results = run_or_reuse(trainer)
+    (pairs,) = _card(trainer, results).verification.sets
+    assert (pairs.intervals.num_samples, pairs.intervals.level, pairs.intervals.over) == (20, 0.95, "pairs")
+    assert pairs.intervals.ends.keys() == pairs.values.keys() == {"accuracy", "auc", "eer", "tar@far=1e-1/at_most"}
+    assert pairs.intervals.ends["eer"] == (results["eval_lfw_eer/low"], results["eval_lfw_eer/high"])
+    assert "with 20 replicates over pairs (lfw)" in render_card(_card(trainer, results)).text
+    # What a run measured stays what it was.
+    trainer.verifier = replace(trainer.verifier, bootstrap=500)
+    assert _card(trainer, results).verification.sets[0].intervals.num_samples == 20
+
+
 def test_a_run_with_both_has_both(tmp_path):
     trainer = _trainer(tmp_path, resnet(seed=1), evaluation=ToyImages(20, seed=3), flip=False)
     dataset = replace(DATASET, splits={"train": 48, "test": 20})
@@ -270,7 +284,13 @@ def test_a_recipe_with_classes_held_out_writes_its_card(eval_split, drawings, tm
             "image_size": 16,
             "license": "MIT",
         },
-        "verification": {"held_out_pairs": 20, "flip": False, "subject": "characters", "preparation": "plain colors"},
+        "verification": {
+            "held_out_pairs": 20,
+            "flip": False,
+            "subject": "characters",
+            "preparation": "plain colors",
+            "bootstrap": 10,
+        },
         "training": {"output_dir": str(tmp_path), "max_steps": 1, "use_cpu": True, "report_to": "none"},
     }
     recipe = build_recipe(sections)
@@ -285,6 +305,7 @@ def test_a_recipe_with_classes_held_out_writes_its_card(eval_split, drawings, tm
     assert all("20 pairs, without mirrored images" in result.metric_name for result in pairs)
     assert ("Top-1 accuracy" in card.text) == (eval_split is not None)
     assert "plain colors" in card.text and str(drawings) not in card.content and "people" not in card.text
+    assert all(result.metric_args["replicates"] == 10 for result in pairs)
     assert ("test 9" in card.text) == (eval_split is not None)
 
 

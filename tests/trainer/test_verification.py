@@ -10,7 +10,7 @@ from toys import ToyImages, arguments, resnet
 
 from headshare_hf import DistillationTrainer, HeadShareImageProcessor
 from headshare_hf.data import VerificationSet, write_verification_bin
-from headshare_hf.evaluation import Verifier, add_flipped, extract_embeddings, verify_pairs
+from headshare_hf.evaluation import Verifier, add_flipped, bootstrap_intervals, extract_embeddings, verify_pairs
 from headshare_hf.trainer import run_or_reuse
 from headshare_hf.trainer.recipe import build_data, run_recipe
 from headshare_hf.trainer.recipe_arguments import build_recipe
@@ -63,6 +63,24 @@ def test_every_epoch_is_verified_and_the_results_say_so(pairs, tmp_path):
     assert {"eval_colors_accuracy", "eval_colors_eer"} <= results.keys()
     # Twenty impostor pairs cannot show a FAR of 1e-2.
     assert not any("tar@far" in name for name in results)
+
+
+def test_intervals_are_those_of_the_bootstrap(pairs):
+    verifier = Verifier([pairs], _processor(), far_targets=(0.1,), bootstrap=30)
+    results = verifier(resnet().eval())
+    found, expected = (
+        verifier.intervals(results),
+        bootstrap_intervals(results["colors"], num_samples=30, far_targets=(0.1,)),
+    )
+    assert found.pop("colors_replicates") == 30
+    assert found == {
+        f"colors_{name}/{end}": getattr(interval, end)
+        for name, interval in expected.items()
+        for end in ("low", "high")
+    }
+    assert Verifier([pairs], _processor()).intervals(results) == {}
+    with pytest.raises(ValueError, match="`bootstrap` is 1; an interval needs at least 2 replicates, 0 is none"):
+        Verifier([pairs], _processor(), bootstrap=1)
 
 
 def test_people_in_both_sets_are_counted(pairs, tmp_path, caplog):

@@ -11,6 +11,8 @@ from .verification import VerificationResult, tar_key
 
 # Replicates that are computed at once; of 6,000 pairs their sums take about 10 MB.
 _CHUNK = 64
+# Share of the replicates inside of an interval, wherever none is given.
+LEVEL = 0.95
 
 
 class Interval(NamedTuple):
@@ -32,7 +34,7 @@ def bootstrap_intervals(
     names_a: Sequence[str] | None = None,
     names_b: Sequence[str] | None = None,
     num_samples: int = 1000,
-    level: float = 0.95,
+    level: float = LEVEL,
     far_targets: Sequence[float] = (1e-3, 1e-4),
     seed: int = 0,
 ) -> dict[str, Interval]:

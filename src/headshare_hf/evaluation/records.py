@@ -7,7 +7,7 @@ from typing import Any
 from ..data import VerificationSet
 from ..data.ijb import OFFICIAL_SIZES, IjbProtocol
 from .ijb import IJB_FARS, IjbResult
-from .pair_bootstrap import bootstrap_intervals
+from .pair_bootstrap import LEVEL, bootstrap_intervals
 from .roc import FAR_RULES, Roc
 from .run_options import VerificationOptions
 from .thresholds import calibrate_thresholds
@@ -15,7 +15,6 @@ from .verification import VerificationResult, tar_key
 
 
 PAIR_FARS = (1e-2, 1e-3, 1e-4)
-LEVEL = 0.95
 
 
 def pairs_record(

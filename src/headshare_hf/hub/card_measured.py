@@ -178,8 +178,8 @@ def _check_model(model: Mapping[str, Any], path: Path, folder: Path) -> None:
 def _with_sets(card: ModelCard, sets: list[_Set]) -> ModelCard:
     data, text = cast(ModelCardData, card.data), card.text
     earlier = data.eval_results or []
-    task_name = next((result.task_name for result in earlier if result.task_type == TASK), SUBJECTS["faces"].task)
-    added = [result for found in sets for result in found.results(task_name or SUBJECTS["faces"].task)]
+    tasks = [result.task_name for result in earlier if result.task_type == TASK and result.task_name]
+    added = [result for found in sets for result in found.results((tasks or [SUBJECTS["faces"].task])[0])]
     names = {result.metric_name for result in added}
     data.eval_results = [*(result for result in earlier if result.metric_name not in names), *added]
     data.metrics = sorted({result.metric_type for result in data.eval_results})

@@ -8,7 +8,8 @@ from torch import nn
 
 from ..data import VerificationSet
 from ..evaluation import Verifier
-from ..hub import CardDataset, CardHead, CardPairs, CardVerification, is_pair_metric
+from ..evaluation.pair_bootstrap import LEVEL
+from ..hub import CardDataset, CardHead, CardIntervals, CardPairs, CardVerification, is_pair_metric
 from ..hub.card_fields import LOCAL_DATA
 from ..models import CosineHead, find_classifier
 from .recipe_sections import HELD_OUT
@@ -81,7 +82,13 @@ def _pairs(pairs: VerificationSet, dataset: CardDataset, results: dict[str, Any]
         num_folds=_FOLDS if pairs.folds is None else len(np.unique(pairs.folds)),
         values=values,
         accuracy_standard_error=own.get("accuracy_standard_error"),
+        intervals=_intervals(own, values),
     )
+
+
+def _intervals(own: dict[str, float], values: dict[str, float]) -> CardIntervals | None:
+    ends = {name: (own[f"{name}/low"], own[f"{name}/high"]) for name in values if f"{name}/low" in own}
+    return CardIntervals(ends, LEVEL, int(own["replicates"]), "pairs") if ends else None
 
 
 def _parameters(module: nn.Module) -> int:

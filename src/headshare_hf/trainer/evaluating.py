@@ -63,13 +63,14 @@ class EvaluatingTrainer(PublishingTrainer):
         Scores the student's embeddings on the sets of `verifier` and logs the result.
 
         Returns:
-            `dict[str, float]`: [`verification_metrics`] with the prefix; empty without a verifier, and in every process
-            but the main one.
+            `dict[str, float]`: [`verification_metrics`] and [`Verifier.intervals`] with the prefix; empty without a
+            verifier, and in every process but the main one.
         """
         if self.verifier is None:
             return {}
         self._share_statistics()
-        found = verification_metrics(self.verifier(self.whole_student(), self.accelerator))
+        results = self.verifier(self.whole_student(), self.accelerator)
+        found = {**verification_metrics(results), **self.verifier.intervals(results)}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         if metrics:
             self.log(metrics)

@@ -108,7 +108,13 @@ def _build_verifier(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"`verification.sets` has two sets called {twice[0]!r}; rename a file or folder")
-    return Verifier(sets, processor, flip=verification.flip, every_epochs=verification.every_epochs)
+    return Verifier(
+        sets,
+        processor,
+        flip=verification.flip,
+        every_epochs=verification.every_epochs,
+        bootstrap=verification.bootstrap,
+    )
 
 
 def build_model(model: ModelArguments, data: DataArguments, label_names: list[str], seed: int) -> nn.Module:

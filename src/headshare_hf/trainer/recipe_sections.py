@@ -166,6 +166,7 @@ class VerificationArguments:
         flip (`bool`): Add the embeddings of the mirrored images.
         held_out_pairs (`int`): How many pairs to draw from `data.held_out_classes`.
         every_epochs (`int`): After how many epochs of training to score.
+        bootstrap (`int`): Replicates for intervals in log and card; 0 for none.
         subject (`str`): What is on the images, one of [`SUBJECTS`]; the model card speaks of that.
         preparation (`str`): How the images were prepared, e.g. `aligned by five points to 112 x 112 pixels`; the model
             card needs it.
@@ -175,6 +176,7 @@ class VerificationArguments:
     flip: bool = field(default=True, metadata={"help": "Add the embeddings of the mirrored images."})
     held_out_pairs: int = field(default=6000, metadata={"help": "Pairs of the held-out classes."})
     every_epochs: int = field(default=1, metadata={"help": "After how many epochs to score."})
+    bootstrap: int = field(default=0, metadata={"help": "Replicates for confidence intervals; 0 for none."})
     subject: str = field(default="faces", metadata={"help": "faces or characters, for the card."})
     preparation: str = field(default="", metadata={"help": "How the images were prepared, for the card."})
 
