@@ -18,8 +18,8 @@ AMOUNT_TO_WEIGHTS = {
     *("ce_weight", "kd_weight", "teacher_head_weight", "teacher_head_ce_weight", "embedding_weight"),
     *("contrastive_weight", "companion_weight", "alpha_th"),
 }
-# A place, and two ways of computing the same sums.
-CHANGE_NO_NUMBER = {"teacher_cache", "chunked_losses", "shard_heads"}
+# A place, and three ways of computing the same sums.
+CHANGE_NO_NUMBER = {"teacher_cache", "chunked_losses", "shard_heads", "fused_optimizer"}
 
 
 @pytest.fixture(scope="module")

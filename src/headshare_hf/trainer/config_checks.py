@@ -9,6 +9,7 @@ from transformers.trainer_utils import HubStrategy
 
 from ..losses import COMPANIONS, DISTANCES, NEGATIVES, PretrainedCompanionLoss
 from .methods import get_method, unknown_name
+from .optimizer_options import check_optimizer
 
 
 STUDENT_HEADS = ("own", "teacher_init", "teacher_frozen")
@@ -50,6 +51,7 @@ def check_config(args: Any) -> None:
         _check_companion,
         _check_head_options,
         _check_cache,
+        check_optimizer,
         _check_hub,
     ):
         check(args)

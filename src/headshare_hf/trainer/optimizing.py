@@ -8,6 +8,7 @@ from torch import nn
 from . import run_folder
 from .caching import CachingTrainer
 from .meter import LossMeter
+from .optimizer_options import keep_form, uses_fused
 
 
 class OptimizingTrainer(CachingTrainer):
@@ -22,6 +23,20 @@ class OptimizingTrainer(CachingTrainer):
         if self.args.decay_norm_and_bias:
             return [name for name, _ in model.named_parameters()]
         return super().get_decay_parameter_names(model)
+
+    @staticmethod
+    def get_optimizer_cls_and_kwargs(args: Any, model: Any = None) -> tuple[Any, Any]:
+        """See `transformers.Trainer.get_optimizer_cls_and_kwargs`, which has no fused form of SGD."""
+        optimizer, options = CachingTrainer.get_optimizer_cls_and_kwargs(args, model)
+        return optimizer, {**options, "fused": True} if uses_fused(args) else options
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """See `transformers.Trainer.create_optimizer`. A checkpoint does not change whether it is fused."""
+        is_new = self.optimizer is None
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if is_new:
+            keep_form(optimizer)
+        return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """The schedule of `lr_decay_epochs` where that is set, and otherwise that of `lr_scheduler_type`."""
