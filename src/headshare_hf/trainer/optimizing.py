@@ -7,6 +7,7 @@ from torch import nn
 
 from . import run_folder
 from .caching import CachingTrainer
+from .flat_walks import flat_walks
 from .meter import LossMeter
 from .optimizer_options import keep_form, uses_fused
 
@@ -50,6 +51,12 @@ class OptimizingTrainer(CachingTrainer):
             )
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
+
+    def _run_epoch(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return super()._run_epoch(model, *args, **kwargs)
+        with flat_walks(model):
+            return super()._run_epoch(model, *args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the mean of every loss part since the last log, as `loss_<part>`, to the training logs."""
