@@ -56,6 +56,16 @@ def test_rows_and_seeds_are_chosen_with_what_they_need(tmp_path):
     assert names == ["teacher/seed_0", "kd/seed_7", f"{AROUND}kd/seed_7", "sh/seed_7"]
 
 
+@pytest.mark.parametrize("there_is_one", [False, True])
+def test_bf16_takes_a_cpu_where_there_is_no_accelerator(tmp_path, monkeypatch, there_is_one):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: there_is_one)
+    comparison = _read(tmp_path, training={**CONTENT["training"], "bf16": True})
+    assert comparison.training.get("use_cpu", False) is not there_is_one
+    monkeypatch.undo()
+    if not there_is_one:
+        assert all(recipe.training.use_cpu for recipe in _recipes(comparison).values())
+
+
 def test_recipes_of_students(tmp_path):
     recipes = _recipes(_read(tmp_path))
     coupled = recipes["coupled/seed_1"]

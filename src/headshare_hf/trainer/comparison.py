@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from .comparison_checks import AROUND, ROW_FIELDS, TEACHER, check_content, check_names, field_names, nearest
 from .recipe_arguments import build_recipe, build_section, read_recipe
 
@@ -89,6 +91,9 @@ class Comparison:
 
     def __post_init__(self) -> None:
         check_content(self)
+        if not torch.accelerator.is_available():
+            # `bf16` is refused on a CPU unless the CPU was asked for, and here is nothing else to ask for.
+            self.training = {**self.training, "use_cpu": True}
 
     def check_rows(self, rows: Iterable[str]) -> None:
         """
