@@ -94,7 +94,7 @@ def keep(tables: Path, script: str, seconds: float, arguments: argparse.Namespac
     kept = {name: table for name, table in known.get("tables", {}).items() if name not in gone}
     about = {"options": shown(options_of(script, arguments)), "seconds": round(seconds, 1), "tables": list(new)}
     content = {
-        "command": known.get("command", "") if arguments.only else asked(arguments),
+        "command": known.get("command", asked(arguments)) if arguments.only else asked(arguments),
         "data": "noise of the sizes that the tables name",
         "hardware": "beside each table",
         "scripts": {**scripts, script: about},
