@@ -28,7 +28,9 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_differences_are_taken_within_a_set_and_a_seed(folder):
-    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in site_pooled.pooled("kd", folder).splitlines()]
+    table = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in site_pooled.pooled("kd", folder).splitlines()
+    ]
     assert table[0][:4] == ["method", "A", "B", "pairs"]
     # A row of one set alone, and the baseline, are not there.
     assert [cells[0] for cells in table[2:]] == ["th"]
