@@ -16,9 +16,11 @@ from statistics import mean, stdev
 import pytest
 import yaml
 
+from headshare_hf.evaluation import compare_paired
 from headshare_hf.hub import convert
 from headshare_hf.losses import COMPANIONS, LossWeights
 from headshare_hf.trainer import METHODS
+from headshare_hf.trainer.comparison_values import student_rows, values_of
 from headshare_hf.trainer.recipe_arguments import parse_recipe
 
 
@@ -296,3 +298,41 @@ def test_python_of_the_hub_guide_names_what_is_there():
     named = [(node.module, alias.name) for node in imports if isinstance(node, ast.ImportFrom) for alias in node.names]
     assert len(named) >= 3
     assert [(module, name) for module, name in named if not hasattr(importlib.import_module(module), name)] == []
+
+
+def _differences(name, baseline):
+    stored = json.loads((DOCS / "results" / f"compare_{name}.json").read_text(encoding="utf-8"))
+    return compare_paired(values_of(student_rows(stored)), baseline)
+
+
+def test_what_the_page_says_of_the_comparisons_holds():
+    page = " ".join((DOCS / "results" / "comparisons.md").read_text(encoding="utf-8").split())
+    said = {
+        ("omniglot", "kd", "th_kd_0.5"): "on Omniglot ({mean} points, interval {low} to {high})",
+        ("tiny_imagenet_100", "kd", "th_kd_0.5"): "on Tiny ImageNet ({mean}, {low} to {high}). Its limit",
+        (
+            "omniglot",
+            "th_kd_0.5",
+            "sh_kd",
+        ): "on Omniglot {mean} points against TH-KD with half of the mass, {low} to {high}",
+        ("omniglot", "th_kd_0.5", "sh_kd_distilled"): "by {mean} ({low} to {high}, undecided)",
+        ("tiny_imagenet_100", "th_kd_0.5", "sh_kd_distilled"): "and {mean} ({low} to {high}), and `sh_kde`",
+        (
+            "tiny_imagenet_100",
+            "sh_kd_distilled",
+            "sh_kd_distilled_frozen",
+        ): "{mean} ({low} to {high}) on Tiny ImageNet. But",
+        ("omniglot", "kd", "kd_3x"): "gives {mean} points ({low} to {high}) on Omniglot",
+        ("omniglot", "kd", "th_kd_reference"): "{mean} points against KD on Omniglot ({low} to {high})",
+        ("tiny_imagenet_100", "kd", "th_kd_reference"): "{mean} on Tiny ImageNet ({low} to {high}). It leaves",
+    }
+    for (name, baseline, row), sentence in said.items():
+        found = _differences(name, baseline)[row]
+        numbers = {part: f"{100 * getattr(found, part):+.2f}" for part in ("mean", "low", "high")}
+        assert sentence.format(**numbers).replace("-", "−") in page.replace("-", "−"), (name, row, numbers)
+
+
+def test_sh_kde_is_among_the_best_two_of_every_stored_comparison():
+    for name in ("omniglot", "tiny_imagenet_100"):
+        rows = _differences(name, "sh_kde")
+        assert sum(found.mean > 0 for found in rows.values()) <= 1

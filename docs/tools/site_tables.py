@@ -11,6 +11,7 @@ from benchmark_growth import bends, growth
 from benchmark_tables import markdown, seconds, targets
 from benchmark_text import chunk_counts, contrastive_bound, slow_forms, trainer_cost
 from site_needs import HEADINGS, needs
+from site_pooled import pooled
 
 import headshare_hf
 from headshare_hf.losses import COMPANIONS, Companion
@@ -147,6 +148,9 @@ TABLES = {
 # Of the benchmarks, tables and sentences.
 for _render in (bends, chunk_counts, contrastive_bound, growth, seconds, slow_forms, targets, trainer_cost):
     TABLES[f"benchmark_{_render.__name__}"] = partial(of_benchmarks, _render)
+# Of all comparisons together.
+for _name, _baseline in {"kd": "kd", "th_kd": "th_kd_0.5"}.items():
+    TABLES[f"pooled_{_name}"] = partial(pooled, _baseline)
 # Of every comparison that is stored, its accuracies, its teachers, and what its methods do to the embedding.
 for _path in sorted(RESULTS.glob("compare_*.json")):
     TABLES[_path.stem] = partial(_from_file, _path, render_comparison)
