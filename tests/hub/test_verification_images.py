@@ -138,3 +138,16 @@ def test_other_image_processors_get_rgb_as_from_transformers():
     pipe = FaceVerificationPipeline(model=resnet().headshare.eval(), image_processor=processor, device="cpu")
     found = pipe(IMAGES["LA"], FACE, threshold=0.3)["similarity"]
     assert found == pytest.approx(pipe(IMAGES["LA"].convert("RGB"), FACE, threshold=0.3)["similarity"], abs=1e-6)
+
+
+def test_a_misspelled_path_with_any_letter_is_named(pipe):
+    with pytest.raises(ValueError, match="there is no image file bilder/müller.png"):
+        pipe(("bilder/müller.png", "bilder/müller.png"))
+
+
+def test_an_image_of_too_many_pixels_is_named(pipe, tmp_path, monkeypatch):
+    path = tmp_path / "large.png"
+    PIL.Image.new("RGB", (64, 64)).save(path)
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ValueError, match="large.png has more pixels than Pillow opens"):
+        pipe((str(path), str(path)))

@@ -9,6 +9,7 @@ from toys import ToyImages, arguments, losses, resnet
 
 from headshare_hf import DistillationTrainer
 from headshare_hf.trainer.optimizer_options import check_optimizer, keep_form
+from headshare_hf.trainer.split_heads import _move_counts
 
 
 def _trainer(folder, **fields):
@@ -137,3 +138,40 @@ def test_a_state_in_another_memory_layout_is_brought_to_that_of_the_weights(kind
             optimizer.load_state_dict({**saved, "state": {0: own}})
         ends.append(weight.detach())
     torch.testing.assert_close(*ends)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_a_parameter_may_get_its_first_gradient_later_than_others(nesterov):
+    found = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        early, late = (torch.nn.Parameter(torch.randn(5)) for _ in range(2))
+        optimizer = torch.optim.SGD(
+            [early, late], lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=nesterov, fused=fused
+        )
+        keep_form(optimizer)
+        for step in range(4):
+            optimizer.zero_grad()
+            ((early**2).sum() + ((late**2).sum() if step > 1 else 0)).backward()
+            optimizer.step()
+        found.append(torch.stack([early, late]).detach())
+    torch.testing.assert_close(*found)
+
+
+def test_with_dampening_it_is_not_fused(tmp_path):
+    trainer = _trainer(tmp_path, optim_args="momentum=0.9,dampening=0.1")
+    trainer.create_optimizer()
+    assert not any(_fused(trainer))
+    with pytest.raises(ValueError, match="`fused_optimizer` is True, but with dampening it starts"):
+        arguments(tmp_path, optim_args="momentum=0.9,dampening=0.1", fused_optimizer=True)
+
+
+@pytest.mark.parametrize("fused, device", [(True, "meta"), (False, "cpu")])
+def test_a_fused_step_of_a_divided_head_counts_where_the_head_is(fused, device):
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([weight], fused=fused)
+    weight.grad = torch.ones(3)
+    optimizer.step()
+    # The meta device stands for a GPU.
+    _move_counts(optimizer, weight, torch.device("meta"))
+    assert optimizer.state[weight]["step"].device.type == device

@@ -1,7 +1,6 @@
 """Images from paths and addresses, in the mode that their files have."""
 
 import base64
-import binascii
 import os
 from io import BytesIO
 from typing import Any
@@ -33,6 +32,8 @@ def open_image(image: Any, timeout: float | None = None) -> PIL.Image.Image:
         return PIL.ImageOps.exif_transpose(PIL.Image.open(source))
     except PIL.UnidentifiedImageError as error:
         raise ValueError(f"{name} is no image that Pillow reads; give an image file") from error
+    except PIL.Image.DecompressionBombError as error:
+        raise ValueError(f"{name} has more pixels than Pillow opens ({error}); make it smaller") from error
     except (OSError, SyntaxError) as error:
         raise ValueError(f"{name} is damaged or cut off ({error}); save it again") from error
 
@@ -46,7 +47,7 @@ def _source(image: str, timeout: float | None) -> str | BytesIO:
     code = image.partition(",")[2] if image.startswith("data:image/") else image
     try:
         content = base64.b64decode("".join(code.split()), validate=True)
-    except binascii.Error:
+    except ValueError:
         content = b""
     # A misspelled path may be valid base64 too.
     if not content or not (image.startswith("data:image/") or _is_image(content)):
@@ -57,6 +58,8 @@ def _source(image: str, timeout: float | None) -> str | BytesIO:
 def _is_image(content: bytes) -> bool:
     try:
         PIL.Image.open(BytesIO(content)).close()
+    except PIL.Image.DecompressionBombError:
+        return True
     except (OSError, SyntaxError):
         return False
     return True

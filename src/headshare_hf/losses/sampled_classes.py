@@ -63,7 +63,7 @@ def _drawn(classes: int, device: torch.device, rate: float, seed: int, step: int
         numbers = np.arange(start, start + classes + 1)
         bits = torch.from_numpy(random_bits(seed, step, numbers, _STREAM).view(np.int64))
     # In the order of unsigned numbers.
-    return (bits ^ -(2**63)) < int(rate * 2**64) - 2**63
+    return ((bits ^ -(2**63)) < int(rate * 2**64) - 2**63).to(device)
 
 
 def _numbers(drawn: torch.Tensor, rate: float, labels: int) -> tuple[torch.Tensor, bool]:
@@ -77,4 +77,5 @@ def _numbers(drawn: torch.Tensor, rate: float, labels: int) -> tuple[torch.Tenso
 
 
 def _would_be_waited_for(device: torch.device) -> bool:
-    return device.type != "cpu"
+    # Where `nonzero_static` is; elsewhere a wait is better than an error.
+    return device.type == "cuda"

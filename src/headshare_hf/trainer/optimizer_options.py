@@ -91,6 +91,8 @@ def _obstacle(args: Any) -> str | None:
     if args.fp16:
         # It leaves out a step itself, where the scale of the loss was too large, and nobody learns of it.
         return "with `fp16` the learning rate would go on at steps that are left out"
+    if optimizer_name(args) == "sgd" and "dampening" in (args.optim_args or ""):
+        return "with dampening it starts a parameter that gets its first gradient later than others another way"
     if wants_fsdp(args) or wants_deepspeed(args):
         return "FSDP and DeepSpeed split what it works on"
     return None
@@ -106,6 +108,19 @@ def keep_form(optimizer: torch.optim.Optimizer) -> None:
     if "fused" in optimizer.defaults:
         optimizer.register_load_state_dict_pre_hook(_with_own_form)
         optimizer.register_load_state_dict_post_hook(_lay_out)
+    if isinstance(optimizer, torch.optim.SGD) and optimizer.defaults["fused"]:
+        optimizer.register_step_pre_hook(_start_late_ones)
+
+
+def _start_late_ones(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    # torch's fused SGD makes momentum for all parameters at once and fails where some get their first gradient later.
+    # Zeros are what the first step would make, as long as nothing dampens it.
+    for group in optimizer.param_groups:
+        moved = [parameter for parameter in group["params"] if parameter.grad is not None] if group["momentum"] else []
+        late = [parameter for parameter in moved if optimizer.state[parameter].get("momentum_buffer") is None]
+        if len(late) < len(moved):
+            for parameter in late:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _with_own_form(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:

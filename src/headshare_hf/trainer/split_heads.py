@@ -102,6 +102,7 @@ class SplitHead:
         for parameter, own in zip(self._parameters, rows, strict=True):
             for state, name in _states(optimizer, parameter):
                 state[name] = state[name][self.start : self.stop].to(own.device, copy=True)
+            _move_counts(optimizer, parameter, own.device)
             parameter.data = own
 
     def _make_room(self) -> list[torch.Tensor]:
@@ -195,6 +196,15 @@ def part_of_head(head: nn.Module, start: int, stop: int, device: torch.device) -
         for name, parameter in head.named_parameters(recurse=False)
     }
     return part
+
+
+def _move_counts(optimizer: Any, parameter: nn.Parameter, device: torch.device) -> None:
+    """A fused step reads its count of steps where the parameter is; another one keeps it on the CPU."""
+    inner = getattr(optimizer, "optimizer", optimizer)
+    if inner is None or not inner.defaults.get("fused"):
+        return
+    state = inner.state.get(parameter, {})
+    state.update({name: value.to(device) for name, value in state.items() if torch.is_tensor(value)})
 
 
 def _states(optimizer: Any, parameter: nn.Parameter) -> list[tuple[dict[str, Any], str]]:
