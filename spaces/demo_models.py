@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import httpx, validate_repo_id
 from PIL import Image
 from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, AutoConfig, pipeline
 
@@ -182,11 +183,15 @@ def at_commit(name: str) -> str:
         return name
     with in_words(name):
         try:
-            file = hf_hub_download(path, CONFIG_FILE, revision=revision)
+            # Not by a download, which takes the cache where the Hub refuses.
+            commit = get_hf_file_metadata(hf_hub_url(path, CONFIG_FILE, revision=revision)).commit_hash
         except EntryNotFoundError:
             # Who loads it says what is missing.
             return name
-    return f"{path}@{Path(file).parent.name}"
+        except (OfflineModeIsEnabled, httpx.TransportError):
+            file = hf_hub_download(path, CONFIG_FILE, revision=revision, local_files_only=True)
+            commit = Path(file).parent.name
+    return f"{path}@{commit}"
 
 
 def read_config(name: str) -> Any:

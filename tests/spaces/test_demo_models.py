@@ -118,6 +118,10 @@ def test_the_hubs_refusals_in_words(hub, load, name, message):
 def test_a_token_opens_what_is_private(hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", hub.alice)
     assert load_classifier("alice/private").architecture == "resnet14"
+    # What the token has left in the cache is not for those without it.
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(DemoError, match="The Hub has no model alice/private, or it is private."):
+        load_classifier("alice/private")
 
 
 def test_without_a_network_the_cache_is_named(hub, monkeypatch):
