@@ -2,26 +2,12 @@
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
 from headshare_hf.evaluation import plot_curves_with_bands, plot_losses_with_bands
 
 
 CURVES = {"kd": [[(1, 0.2), (2, 0.4)], [(2, 0.6), (1, 0.3)]], "th_kd": [[(1, 0.25), (2, 0.5)]]}
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that were saved."""
-    figures, save = [], Figure.savefig
-
-    def remember(self, *args, **kwargs):
-        figures.append(self)
-        return save(self, *args, **kwargs)
-
-    monkeypatch.setattr(Figure, "savefig", remember)
-    return figures
 
 
 def check_image(path):

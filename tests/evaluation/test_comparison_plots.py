@@ -4,7 +4,6 @@ import sys
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
 from headshare_hf.evaluation import (
@@ -23,19 +22,6 @@ SIMILARITIES = {
     "kd": {"cka": 0.5, "head_similarity": -0.25},
     "simkd": {"cka": 0.75, "head_similarity": None, "more": 12.0},
 }
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that were saved."""
-    figures, save = [], Figure.savefig
-
-    def remember(self, *args, **kwargs):
-        figures.append(self)
-        return save(self, *args, **kwargs)
-
-    monkeypatch.setattr(Figure, "savefig", remember)
-    return figures
 
 
 def check_image(path):

@@ -4,7 +4,6 @@ import sys
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
 from headshare_hf.evaluation import plot_accuracy_bars, plot_head_similarity, plot_training_curves
@@ -21,19 +20,6 @@ HISTORY = [
     }
     for epoch in (1.0, 2.0, 3.0)
 ]
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that were saved."""
-    figures, save = [], Figure.savefig
-
-    def remember(self, *args, **kwargs):
-        figures.append(self)
-        return save(self, *args, **kwargs)
-
-    monkeypatch.setattr(Figure, "savefig", remember)
-    return figures
 
 
 def check_image(path):

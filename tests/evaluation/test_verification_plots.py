@@ -4,23 +4,9 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
 from headshare_hf.evaluation import Roc, plot_det, plot_roc, plot_similarity_histogram
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that were saved."""
-    figures, save = [], Figure.savefig
-
-    def remember(self, *args, **kwargs):
-        figures.append(self)
-        return save(self, *args, **kwargs)
-
-    monkeypatch.setattr(Figure, "savefig", remember)
-    return figures
 
 
 @pytest.fixture
