@@ -134,6 +134,13 @@ def measure(sweep: str, form: str, value: int, arguments: argparse.Namespace) ->
     return {"value": value, "seconds": statistics.median(seconds), **extremes, "megabytes": memory_of(run, warmup=0)}
 
 
+def _part() -> None:
+    """Ends the group of processes while all of them are there: gloo aborts one whose neighbour has left already."""
+    if distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
+
+
 def timed(run: Callable[[], Any]) -> float:
     """Seconds of one call."""
     started = time.perf_counter()
@@ -165,7 +172,7 @@ def point(sweep: str, form: str, value: int, arguments: argparse.Namespace) -> d
     environment = {**os.environ, **ALLOCATOR, "OMP_NUM_THREADS": threads}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{sweep} {form} {value} failed:\n{done.stderr[-2000:]}")
+        raise SystemExit(f"{sweep} {form} {value} failed:\n{done.stderr[-8000:]}")
     found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
     print(
         f"{sweep:10s} {form:7s} {value:>9,} {found['seconds'] * 1e3:10.1f} ms {found['megabytes']:9.0f} MB", flush=True
@@ -184,7 +191,8 @@ def main() -> None:
         sweep, form, value = arguments.point
         found = measure(sweep, form, int(value), arguments)
         if not distributed.is_initialized() or distributed.get_rank() == 0:
-            print(json.dumps(found))
+            print(json.dumps(found), flush=True)
+        _part()
         return
     if arguments.quick:
         arguments.rounds = 1
