@@ -25,6 +25,10 @@ CONTENT = {
         "sh": {"method": "sh_kd", "temporary_student": "kd", "student_head": "teacher_frozen"},
     },
 }
+LONG = {
+    "long": {"method": "plain", "num_train_epochs": 9, "student": {"backbone": "resnet14"}},
+    "kd_of_long": {"method": "kd", "taught_by": "long"},
+}
 
 
 def _read(tmp_path, overrides=None, **changes):
@@ -88,6 +92,28 @@ def test_recipes_of_teachers(tmp_path):
     assert last.teacher.name_or_path == str(Path(f"out/{AROUND}kd/seed_1"))
     # A new student, in the same order of images.
     assert last.training.seed == 1 and last.student.init_seed not in (None, 0, 1)
+
+
+def test_a_row_may_be_taught_by_another_one(tmp_path):
+    comparison = _read(tmp_path, methods={**CONTENT["methods"], **LONG})
+    cells = {cell.name: cell for cell in comparison.cells(Path("out"), ["kd_of_long"])}
+    # The common teacher is trained too: every student is compared with it.
+    assert list(cells) == ["teacher/seed_0", "long/seed_0", "kd_of_long/seed_0", "long/seed_1", "kd_of_long/seed_1"]
+    assert cells["kd_of_long/seed_1"].needs == ("teacher/seed_0", "long/seed_1")
+    recipes = _recipes(comparison, rows=["kd_of_long", "kd"])
+    taught, kd = recipes["kd_of_long/seed_1"], recipes["kd/seed_1"]
+    assert taught.teacher.name_or_path == str(Path("out/long/seed_1")) and taught.training.num_train_epochs == 2
+    # The same new student as that of KD, in the same order of images: only the teacher is another one.
+    assert taught.student == kd.student and taught.training.seed == kd.training.seed
+    assert recipes["long/seed_1"].training.num_train_epochs == 9
+
+
+def test_a_row_that_asks_no_teacher_is_taught_by_none(tmp_path):
+    methods = {**LONG, "kd": {"method": "kd"}, "alone": {"method": "plain", "taught_by": "long"}}
+    with pytest.raises(
+        ValueError, match="row 'alone': it asks no teacher about anything; leave out `taught_by: long`"
+    ):
+        _read(tmp_path, methods=methods).cells(Path("out"))
 
 
 def test_a_teacher_may_be_given(tmp_path):
@@ -162,6 +188,19 @@ def test_overrides_replace_single_fields(tmp_path):
         ({"methods": {"kd": "kd"}}, "must consist of fields"),
         ({"methods": {"teacher": {"method": "kd"}}}, "cannot be called 'teacher'"),
         (
+            {"methods": {"kd": {"method": "kd", "taught_by": "kdd"}}},
+            "`methods.kd.taught_by` is 'kdd', which is no row; did you mean 'kd'",
+        ),
+        (
+            {
+                "methods": {
+                    "kd": {"method": "kd"},
+                    "sh": {"method": "kd", "temporary_student": "kd", "taught_by": "kd"},
+                }
+            },
+            "`methods.sh` has `temporary_student`, .* and `taught_by`, another teacher; leave one of them out",
+        ),
+        (
             {"methods": {"kd": {"method": "kd"}, "sh": {"method": "sh_kd", "temporary_student": "kde"}}},
             "`methods.sh.temporary_student` is 'kde', which is no row; did you mean 'kd'",
         ),
@@ -173,9 +212,10 @@ def test_wrong_files_say_what_is_meant(tmp_path, changes, message):
 
 
 def test_rows_cannot_need_each_other(tmp_path):
-    methods = {name: {"method": "sh_kd", "temporary_student": other} for name, other in (("kd", "b"), ("b", "kd"))}
-    with pytest.raises(ValueError, match="need each other"):
-        _read(tmp_path, methods=methods).cells(Path("out"))
+    for field in ("temporary_student", "taught_by"):
+        methods = {name: {"method": "kd", field: other} for name, other in (("kd", "b"), ("b", "kd"))}
+        with pytest.raises(ValueError, match="need each other"):
+            _read(tmp_path, methods=methods).cells(Path("out"))
 
 
 def test_unknown_rows_are_named(tmp_path):

@@ -6,11 +6,12 @@ import shutil
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from toy_comparisons import comparison, image_folder, judging, run_all
 from toys import resnet
 
 from headshare_hf import HeadShareImageProcessor
-from headshare_hf.trainer.comparison_cells import finished_result, kept_results, run_cell
+from headshare_hf.trainer.comparison_cells import begun_by, finished_result, kept_results, run_cell
 from headshare_hf.trainer.comparison_judging import check_judging
 from headshare_hf.trainer.comparison_results import ComparisonResults
 
@@ -97,9 +98,72 @@ def test_a_cell_from_before_options_were_stored_is_judged_again_without_training
     assert result["cost"]["train_seconds"] == before["cost"]["train_seconds"] and result["last"] == before["last"]
     assert (output / "kd" / "seed_0" / "model.safetensors").read_bytes() == weights
     path.unlink()
-    again = run_cell(_cell(found, output), output, judging(found, output))
-    assert again["cost"]["peak_memory_mib"] is None and again["trained_code"] is None
+    again = run_cell(_cell(found, output), output, judging(found, output, "2"))
+    assert again["cost"]["peak_memory_mib"] is None and again["trained_code"] == "1"
+    path.unlink()
+    # From before that was noted.
+    begun = path.with_name("begun.json")
+    begun.rename(begun.with_suffix(".away"))
+    assert run_cell(_cell(found, output), output, judging(found, output))["trained_code"] is None
+    begun.with_suffix(".away").rename(begun)
     path.write_text(json.dumps(before))
+
+
+def test_a_student_does_not_outlive_its_teacher(images, output, tmp_path):
+    folder = shutil.copytree(output, tmp_path / "copy")
+    found, path = comparison(images), folder / "teacher" / "seed_0" / "model.safetensors"
+    tensors = load_file(path)
+    save_file({name: value + 1 for name, value in tensors.items()}, path)
+    message = "kd.seed_0 was finished beside other weights than teacher/seed_0 has now: that was trained anew since"
+    for ask in (_kept, lambda *known: run_cell(_cell(*known), folder, judging(found, folder))):
+        with pytest.raises(ValueError, match=message):
+            ask(found, folder)
+    # Not yet known: it is kept as soon as the teacher is there again, and the same.
+    path.unlink()
+    (path.parent / "cell.json").unlink()
+    cells, kept = found.cells(folder), kept_results(found.cells(folder), folder, judging(found, folder))
+    assert kept == {} and len(cells) == 5
+    save_file(tensors, path)
+    run_cell(_cell(found, folder, "teacher/seed_0"), folder, judging(found, folder))
+    assert set(kept_results(cells, folder, judging(found, folder))) == {cell.name for cell in cells}
+
+
+def test_a_row_that_another_one_teaches(images, output, tmp_path):
+    folder = shutil.copytree(output, tmp_path / "copy")
+    methods = {**comparison(images).methods, "assisted": {"method": "kd", "taught_by": "alone"}}
+    result = run_all(comparison(images, methods=methods), folder, ["assisted"])["assisted/seed_0"]
+    assert result["last"]["own_teacher"]["cka"] != result["last"]["cka"]
+    assert set(result["networks"]) == {"teacher/seed_0", "alone/seed_0"}
+
+
+def test_what_another_version_has_begun_is_not_taken_for_this_ones(images, tmp_path, monkeypatch):
+    found = comparison(images)
+    cell = found.cells(tmp_path, ["alone"])[0]
+    with monkeypatch.context() as patch:
+        # Its process dies after the training, before anything is judged.
+        patch.setattr("headshare_hf.trainer.comparison_cells.read_test_images", None)
+        with pytest.raises(TypeError):
+            run_cell(cell, tmp_path, judging(found, tmp_path, "1"))
+    assert kept_results([cell], tmp_path, judging(found, tmp_path, "2")) == {}
+    begun, results = begun_by([cell], tmp_path), ComparisonResults(tmp_path / "results.json", found)
+    assert begun == {cell.name: "1"}
+    results.check_begun(begun, "1")
+    with pytest.raises(ValueError, match="training of cell teacher/seed_0 was begun by version 1.*--accept-code 1"):
+        results.check_begun(begun, "2")
+    result = run_cell(cell, tmp_path, judging(found, tmp_path, "2"))
+    assert (result["code"], result["trained_code"]) == ("2", "1")
+    with pytest.raises(ValueError, match="training of cell teacher/seed_0 was begun by version 1 of the code"):
+        results.add(cell, result)
+    ComparisonResults(tmp_path / "results.json", found, ["1"]).add(cell, result)
+
+
+def test_a_cell_that_was_cut_before_its_first_checkpoint_is_begun_anew(images, tmp_path):
+    found = comparison(images)
+    cell = found.cells(tmp_path, ["alone"])[0]
+    (tmp_path / cell.name).mkdir(parents=True)
+    (tmp_path / cell.name / "begun.json").write_text('{"code": "1"}')
+    assert begun_by([cell], tmp_path) == {}
+    assert run_cell(cell, tmp_path, judging(found, tmp_path, "2"))["trained_code"] == "2"
 
 
 def test_a_damaged_cell_is_named(images, output):

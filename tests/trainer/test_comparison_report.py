@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from toy_results import cell_result, filled_results, table_comparison
+from toy_results import METHODS, cell_result, filled_results, table_comparison
 
 from headshare_hf.trainer.comparison import Cell
 from headshare_hf.trainer.comparison_checks import AROUND, TEACHER
@@ -180,6 +180,22 @@ def test_without_teachers_there_is_no_table_of_them(tmp_path):
     results.add(Cell("kd", 0, {}), cell_result("kd", 0.4))
     assert render_teachers(results.content) == ""
     assert (write_report(results.content, tmp_path / "report")[0]).read_text().count("±: standard deviation") == 1
+
+
+def test_a_row_that_another_one_teaches_is_a_teacher_and_part_of_the_price(tmp_path):
+    taught = {**METHODS, "taught": {"method": "kd", "taught_by": "alone"}}
+    results = ComparisonResults(tmp_path / "results.json", table_comparison(methods=taught))
+    for row, accuracy, seconds in (
+        (TEACHER, 0.9, 1.0),
+        ("kd", 0.5, 10.0),
+        ("taught", 0.6, 10.0),
+        ("alone", 0.4, 100.0),
+    ):
+        for seed in range(1 if row == TEACHER else 2):
+            results.add(Cell(row, seed, {}), cell_result(row, accuracy + seed / 100, seconds))
+    students, teachers = (_table(render(results.content)) for render in (render_comparison, render_teachers))
+    assert [students[row]["seconds"] for row in ("kd", "taught", "alone")] == ["10", "110", "100"]
+    assert list(teachers) == [TEACHER, "alone"] and teachers["alone"]["seconds"] == "100"
 
 
 def test_the_price_of_a_row_whose_temporary_student_is_unknown(content):

@@ -59,7 +59,8 @@ class Comparison:
             By the name of its row, the fields of section `training` that make the method: `method` itself and its
             weights. Also `student`, fields that replace those of the common section; and for SH-KD
             `temporary_student`, the row whose student of the same seed is the temporary one. The teacher around its head
-            is a cell of its own, which several rows share.
+            is a cell of its own, which several rows share. Or `taught_by`, the row whose student of the same seed is the
+            teacher in place of the common one.
         baseline (`str`): The row that others are compared with.
         seeds (`list[int]`): Of the students. Rows share their data order seed by seed.
         test_split (`str`): Split that is reported and chooses nothing.
@@ -135,7 +136,9 @@ class Comparison:
 
     def _add(self, row: str, seed: int, output: Path, found: dict[str, Cell], above: tuple[str, ...]) -> Cell:
         if row in above:
-            raise ValueError(f"rows {' -> '.join([*above, row])} need each other as `temporary_student`")
+            raise ValueError(
+                f"rows {' -> '.join([*above, row])} need each other as `temporary_student` or `taught_by`"
+            )
         try:
             cell = self._make(row, seed, output)
         except ValueError as error:
@@ -183,12 +186,14 @@ class Comparison:
         sections: dict[str, dict[str, Any]] = {"student": {**self.student, **content.get("student", {})}}
         # Also where it teaches nothing: every student is compared with it.
         needs = () if self.teacher_name is None else (self.teacher_name,)
-        temporary = content.get("temporary_student")
-        if temporary is not None:
-            around = cell_name(AROUND + temporary, seed)
-            needs = (*needs, around)
-            sections["student"]["init_seed"] = seed + _NEW_STUDENT
-            sections["teacher"] = {"name_or_path": str(output / around)}
+        own = _own_teacher(content)
+        if own is not None:
+            needs = (*needs, cell_name(own, seed))
+            sections["teacher"] = {"name_or_path": str(output / cell_name(own, seed))}
+            if content.get("temporary_student") is not None:
+                sections["student"]["init_seed"] = seed + _NEW_STUDENT
+            elif not self._asks_teacher(options):
+                raise ValueError(f"it asks no teacher about anything; leave out `taught_by: {own}`")
         elif self._asks_teacher(options):
             sections["teacher"] = self.teacher_section(output)
         else:
@@ -221,6 +226,12 @@ class Comparison:
         common = {name: value for name, value in self.training.items() if name not in _TEACHER_OPTIONS}
         args = build_section("training", {"output_dir": "unused", **common, **options})
         return args.needs_teacher or args.student_head != "own"
+
+
+def _own_teacher(content: Mapping[str, Any]) -> str | None:
+    """Row of the teacher that a row has for itself."""
+    temporary = content.get("temporary_student")
+    return content.get("taught_by") if temporary is None else AROUND + temporary
 
 
 def read_comparison(path: Path, overrides: Mapping[tuple[str, str], Any] | None = None) -> Comparison:

@@ -13,8 +13,10 @@ from .recipe_sections import DataArguments, ModelArguments
 TEACHER = "teacher"
 # Rows of teachers that were trained around the frozen head of another row's student.
 AROUND = "teacher_around_"
+# Fields of a row that name another one, whose network it takes.
+OTHER_ROWS = ("temporary_student", "taught_by")
 # Of a row, beside the fields of section `training`.
-ROW_FIELDS = ("student", "temporary_student")
+ROW_FIELDS = ("student", *OTHER_ROWS)
 # The comparison tells runs apart by these, and nothing else should.
 _SET_HERE = ("output_dir", "seed", "save_strategy", "eval_strategy", "metric_for_best_model", "load_best_model_at_end")
 
@@ -87,10 +89,14 @@ def _check_row(row: Any, content: Any, methods: Mapping[str, Any]) -> None:
         )
     check_training(f"methods.{row}", content, ROW_FIELDS)
     check_names(f"methods.{row}.student", content.get("student", {}), field_names(ModelArguments))
-    temporary = content.get("temporary_student")
-    if temporary is not None and (not isinstance(temporary, str) or temporary not in methods):
+    others = {name: content[name] for name in OTHER_ROWS if content.get(name) is not None}
+    for name, other in others.items():
+        if not isinstance(other, str) or other not in methods:
+            raise ValueError(f"`methods.{row}.{name}` is {other!r}, which is no row{nearest(str(other), methods)}")
+    if len(others) > 1:
         raise ValueError(
-            f"`methods.{row}.temporary_student` is {temporary!r}, which is no row{nearest(str(temporary), methods)}"
+            f"`methods.{row}` has `temporary_student`, around whose head a teacher is trained, and `taught_by`, another "
+            "teacher; leave one of them out"
         )
 
 

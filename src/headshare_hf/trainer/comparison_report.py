@@ -17,7 +17,7 @@ from ..evaluation import (
     summarize,
 )
 from .comparison import cell_name
-from .comparison_checks import AROUND
+from .comparison_checks import AROUND, OTHER_ROWS
 from .comparison_teachers import render_teachers
 from .comparison_values import (
     difference_columns,
@@ -89,9 +89,8 @@ def render_comparison(content: Mapping[str, Any]) -> str:
     legend = [
         "±: standard deviation over the seeds.",
         *([difference_legend(baseline, differences)] if differences else []),
-        "Seconds: of all trainings of one student, those of its temporary student and of the teacher around its head "
-        "included, without that of the ordinary teacher. Memory: the peak, of the process on a CPU, of the allocator on an "
-        "accelerator.",
+        "Seconds: of all trainings of one student, those of its temporary student and of a teacher of its own included, "
+        "without that of the ordinary teacher. Memory: the peak, of the process on a CPU, of the allocator on an accelerator.",
         *([published_legend(content)] if published else []),
     ]
     return f"{markdown(columns, list(last))}\n\n{' '.join(legend)}"
@@ -176,8 +175,8 @@ def _seconds(content: Mapping[str, Any], row: str, seed: str) -> float:
     """Of all trainings that the student of a cell takes, but that of the teacher, which all rows share."""
     found = content["cells"][row]
     own = found["seeds"][seed]["cost"]["train_seconds"]
-    temporary = found["options"].get("temporary_student")
-    before = [] if temporary is None else [temporary, AROUND + temporary]
+    temporary, teacher = (found["options"].get(name) for name in OTHER_ROWS)
+    before = [name for name in (temporary, temporary and AROUND + temporary, teacher) if name]
     for name in before:
         if seed not in content["cells"].get(name, {"seeds": {}})["seeds"]:
             raise ValueError(

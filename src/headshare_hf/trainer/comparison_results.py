@@ -13,7 +13,7 @@ from .comparison_identity import describe_comparison, without_places
 
 
 # Of the result of a cell, what the file has once, or elsewhere.
-_NOT_OF_A_SEED = ("row", "seed", "data", "options")
+_NOT_OF_A_SEED = ("row", "seed", "data", "options", "networks")
 
 
 class ComparisonResults:
@@ -52,6 +52,7 @@ class ComparisonResults:
         with FileLock(self.path.with_name(self.path.name + ".lock")):
             self._take_in()
             self.check_code(result["code"])
+            self.check_begun({cell.name: result.get("trained_code")}, result["code"])
             self.check_rows()
             self.check_images(f"{self.path}, row {cell.row!r}", result["data"])
             row = self.content["cells"].setdefault(cell.row, {"options": self._options(cell.row), "seeds": {}})
@@ -88,6 +89,7 @@ class ComparisonResults:
         self.check_rows()
         for name, result in kept.items():
             self._check_one_code(f"cell {name} was judged by", result["code"], code)
+            self.check_begun({name: result.get("trained_code")}, code)
             self._known_images = self._known_images or result["data"]
             self.check_images(f"cell {name}", result["data"])
 
@@ -119,6 +121,19 @@ class ComparisonResults:
         known = {cell["code"] for row in self.content["cells"].values() for cell in row["seeds"].values()}
         for other in sorted(known):
             self._check_one_code(f"{self.path} holds results of", other, code)
+
+    def check_begun(self, codes: Mapping[str, str | None], code: str) -> None:
+        """
+        Args:
+            codes (`Mapping[str, str]`): Versions of the code that trained cells or began to, by their names.
+            code (`str`): The version of the code that goes on with them, or judges them.
+
+        Raises:
+            ValueError: Another version, for which nobody vouches, has begun the training of a cell.
+        """
+        for name, other in codes.items():
+            if other is not None:
+                self._check_one_code(f"the training of cell {name} was begun by", other, code)
 
     def _check_one_code(self, what: str, other: str, code: str) -> None:
         if other != code and not {other, code} & self._accepted:

@@ -20,8 +20,8 @@ from .comparison_values import (
 def render_teachers(content: Mapping[str, Any]) -> str:
     """
     The table of teachers, in Markdown, with a legend: the ordinary one, those that were trained around the head of a
-    student, and rows that are such a teacher trained alone. Differences are from the first of these rows, or else from
-    the one ordinary teacher. Empty where no teacher was measured.
+    student, rows that are such a teacher trained alone, and rows that teach another one. Differences are from the first
+    that was trained alone, or else from the one ordinary teacher. Empty where no teacher was measured.
 
     Args:
         content (`Mapping[str, Any]`): What the JSON file of [`ComparisonResults`] holds.
@@ -29,7 +29,10 @@ def render_teachers(content: Mapping[str, Any]) -> str:
     alone = teachers_alone(content)
     around = {row: found["seeds"] for row, found in content["cells"].items() if row.startswith(AROUND)}
     students = student_rows(content)
-    known = values_of({**{row: students[row] for row in alone}, **around})
+    teaching = [
+        row for row in students if row in {content["cells"][other]["options"].get("taught_by") for other in students}
+    ]
+    known = values_of({**{row: students[row] for row in [*alone, *teaching]}, **around})
     ordinary = _ordinary_accuracy(content)
     shown = {**({TEACHER: ordinary} if ordinary else {}), **known}
     if not shown:
