@@ -25,12 +25,13 @@ def add_table(output: Path | None, name: str, table: dict[str, Any]) -> None:
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
-    """Processor, accelerator, threads and versions."""
+    """Processor with the instructions that PyTorch uses of it, accelerator, threads and versions."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     return {
         "processor": processor or platform.processor() or platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,

@@ -125,7 +125,8 @@ def _comparison(table: Table) -> str:
     rows = [_measured(row, table) for row in table["rows"]]
     notes = "".join(f"\n- {note}" for note in table["notes"])
     machine = table["machine"]
-    hardware = f"{machine['processor']}, {machine['threads']} threads, {machine['device']}, torch {machine['torch']}"
+    instructions = f" ({machine['instructions']})" if "instructions" in machine else ""
+    hardware = f"{machine['processor']}{instructions}, {machine['threads']} threads, {machine['device']}, torch {machine['torch']}"
     about = f"{hardware}; {table['rounds']} rounds; {machine['allocator']} thresholds of glibc"
     rivals = f"compared with: {table['against']}"
     return f"**{table['title']}**\n\n{markdown(headings, rows)}\n{notes}\n\n{about}; {rivals}."

@@ -158,6 +158,7 @@ def test_extreme_logits_do_not_overflow(kind, temperature, size, kept):
 @pytest.mark.parametrize("kind", ["linear", "arcface"])
 def test_autocast_rounds_the_factors_of_products_alone(kind, monkeypatch):
     """In the backward pass too, which is outside of it. Moments, which are used many times, are not rounded."""
+    monkeypatch.setattr("headshare_hf.losses.products.has_bfloat16", lambda device: True)
     for name in ("_CHUNK_OF_ONE_THREAD", "_CHUNK_OF_MORE_THREADS"):
         monkeypatch.setattr(class_matrix, name, 512)
     head, own = (make_head(kind, width, 2000, seed=seed) for width, seed in ((128, 1), (64, 0)))

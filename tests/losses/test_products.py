@@ -19,6 +19,7 @@ CHUNKED_KD = sys.modules["headshare_hf.losses.chunked_kd"]
 
 def test_factors_are_rounded_under_autocast_only(monkeypatch):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
     assert rounded_factors(cpu) is None
     for dtype in (torch.bfloat16, torch.float16):
         with torch.autocast("cpu", dtype=dtype):
@@ -27,7 +28,8 @@ def test_factors_are_rounded_under_autocast_only(monkeypatch):
     for native in (True, False):
         monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: True)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, native=native: native)
-        assert rounded_factors(cuda) == (torch.bfloat16 if native else None)
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda native=native: native)
+        assert rounded_factors(cuda) == rounded_factors(cpu) == (torch.bfloat16 if native else None)
 
 
 def test_a_product_of_rounded_factors():

@@ -14,6 +14,14 @@ from headshare_hf.trainer.runs import attach_head_similarity
 from headshare_hf.trainer.teacher import FrozenTeacher
 
 
+@pytest.mark.parametrize(("native", "bf16", "told"), [(False, True, 1), (True, True, 0), (False, False, 0)])
+def test_a_processor_that_only_imitates_bfloat16_is_named(native, bf16, told, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("headshare_hf.trainer.checks.has_bfloat16", lambda device: native)
+    with caplog.at_level("WARNING", "headshare_hf"):
+        DistillationTrainer(resnet(), arguments(tmp_path, method="plain", bf16=bf16), train_dataset=ToyImages())
+    assert caplog.text.count("no instructions for bfloat16") == told
+
+
 @pytest.mark.parametrize(
     "fields, message",
     [

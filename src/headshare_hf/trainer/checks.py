@@ -11,6 +11,7 @@ from ..data import shared_identities
 from ..evaluation import Verifier
 from ..losses import LossWeights
 from ..losses.companions import AdaDistillLoss, SimKDLoss
+from ..losses.products import has_bfloat16
 from ..models import IGNORED_LABEL, CosineHead, HeadShareModel, check_head_fits, check_label_maps, find_classifier
 from ..models.margins import AdaptiveMargin
 from .backends import wants_deepspeed, wants_fsdp
@@ -35,6 +36,16 @@ def check_run(
     check_teacher(student, teacher, args)
     check_dataset(train_dataset, student, "train_dataset")
     check_dataset(eval_dataset, student, "eval_dataset")
+    _check_precision(args)
+
+
+def _check_precision(args: DistillationConfig) -> None:
+    # No error: a run that was begun elsewhere may have to go on here.
+    if args.bf16 and args.device.type == "cpu" and not has_bfloat16(args.device):
+        logger.warning(
+            "this processor has no instructions for bfloat16, and imitates them far slower than it computes in float32; leave "
+            "out `bf16`, unless this run has to go on with it"
+        )
 
 
 def check_teacher(student: nn.Module, teacher: nn.Module | None, args: DistillationConfig) -> None:
