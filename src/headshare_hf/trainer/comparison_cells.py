@@ -85,6 +85,7 @@ def run_cell(cell: Cell, output: Path, judging: Judging) -> dict[str, Any]:
     test, _ = read_test_images(recipe, judging.test_split)
     # Weights that are judged again know less of their training than what was written then.
     older: dict[str, Any] = (_read(output, cell) or {}) if was_finished else {}
+    last = judge_last(recipe, test, None if cell.row == TEACHER else judging.teacher)
     found = {
         "row": cell.row,
         "seed": cell.seed,
@@ -93,8 +94,8 @@ def run_cell(cell: Cell, output: Path, judging: Judging) -> dict[str, Any]:
         "code": judging.code,
         "trained_code": older.get("trained_code", older.get("code", begun)),
         "data": describe_images(trainer.train_dataset, trainer.eval_dataset, test),
-        "last": judge_last(recipe, test, None if cell.row == TEACHER else judging.teacher),
-        "best": judge_best(trainer, test),
+        "last": last,
+        "best": judge_best(trainer, test, last),
         **_curves(trainer.folder),
         "cost": {**cost, **older.get("cost", {})},
     }

@@ -82,24 +82,29 @@ def judge_last(recipe: Recipe, test: ImageClassificationDataset, teacher: Mappin
     [`analyze_student`] of the weights of the last epoch, and as `own_teacher` beside the teacher of the recipe where
     that is another one.
     """
-    folder, alpha_th = str(recipe.training.output_dir), _alpha_th(recipe.training)
-    found = _analyze(folder, teacher, test, alpha_th)
+    folder, options = str(recipe.training.output_dir), _options(recipe.training)
+    found = _analyze(folder, teacher, test, **options)
     own = recipe.teacher
     if own is None or (teacher is not None and own.name_or_path == teacher["name_or_path"]):
         return found
-    return {**found, "own_teacher": _analyze(folder, {"name_or_path": own.name_or_path}, test, alpha_th)}
+    return {**found, "own_teacher": _analyze(folder, {"name_or_path": own.name_or_path}, test, **options)}
 
 
-def judge_best(trainer: DistillationTrainer, test: ImageClassificationDataset) -> dict[str, Any] | None:
-    """Accuracies of the weights of the epoch with the best validation accuracy, and that; `None` without one."""
+def judge_best(
+    trainer: DistillationTrainer, test: ImageClassificationDataset, last: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """
+    Accuracies of the weights of the epoch with the best validation accuracy, and that; `None` without one. Where that is
+    the last epoch, they are those of `last`, see [`judge_last`].
+    """
     state = last_state(trainer.folder)
     best = state.get("best_model_checkpoint")
     if best is None:
         return None
     # By its name, because the folder may have moved since.
     folder = trainer.folder / Path(best).name
-    scored = _analyze(str(folder), None, test)
     step = int(folder.name.rpartition("-")[2])
+    scored = last if step == state["global_step"] else _analyze(str(folder), None, test, **_options(trainer.args))
     return {
         "epoch": next(row["epoch"] for row in state["log_history"] if row["step"] == step and "eval_accuracy" in row),
         "validation_accuracy": state["best_metric"],
@@ -141,13 +146,17 @@ def _alpha_th(training: DistillationConfig) -> float:
     return _ALPHA_TH if own is None else own
 
 
+def _options(training: DistillationConfig) -> dict[str, Any]:
+    return {"alpha_th": _alpha_th(training), "batch_size": training.per_device_eval_batch_size}
+
+
 def _analyze(
-    student: str, teacher: Mapping[str, Any] | None, test: ImageClassificationDataset, alpha_th: float = _ALPHA_TH
+    student: str, teacher: Mapping[str, Any] | None, test: ImageClassificationDataset, **options: Any
 ) -> dict[str, Any]:
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     network, processor = load_teacher(student)
     if teacher is None:
-        return analyze_student(network.to(device), None, test, processor=processor)
+        return analyze_student(network.to(device), None, test, processor=processor, **options)
     other, other_processor = build_teacher(build_section("teacher", dict(teacher)), test.label_names)
-    both: dict[str, Any] = {"processor": processor, "teacher_processor": other_processor, "alpha_th": alpha_th}
-    return analyze_student(network.to(device), other.to(device), test, **both)
+    processors = {"processor": processor, "teacher_processor": other_processor}
+    return analyze_student(network.to(device), other.to(device), test, **processors, **options)
