@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import threading
 import time
+from concurrent.futures import Future
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from toy_comparisons import comparison, image_folder, judging
 from toys import resnet
 
 from headshare_hf import HeadShareImageProcessor
+from headshare_hf.trainer.comparison_checks import AROUND
 from headshare_hf.trainer.comparison_run import (
     CellError,
     Share,
@@ -116,3 +118,18 @@ def test_copies_of_a_launcher_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="a launcher started 2 copies of this comparison.*--jobs"):
         check_alone()
+
+
+def test_a_cell_that_all_others_wait_for_has_the_whole_machine(tmp_path, monkeypatch):
+    shares = {}
+
+    def start(cell, output, judging, share):
+        shares[cell.row] = share.jobs
+        future = Future()
+        future.set_result({})
+        return future
+
+    monkeypatch.setattr("headshare_hf.trainer.comparison_run._start", start)
+    found = comparison(tmp_path / "images")
+    run_cells(found.cells(tmp_path), tmp_path, judging(found, tmp_path), 2)
+    assert shares == {"teacher": 1, "alone": 2, "kd": 2, f"{AROUND}kd": 1, "sh": 1}

@@ -90,9 +90,12 @@ def run_cells(
     done, failed, free = set(kept), dict[str, str](), list(range(jobs))
     running: dict[Future[Any], tuple[Cell, int]] = {}
     while waiting or running:
-        for cell in _ready(waiting, done, len(free)):
+        ready = _ready(waiting, done, len(free))
+        # One that all others wait for, as the first teacher, has the whole machine: nothing can start before it ends.
+        at_once = 1 if len(ready) == 1 and not running else jobs
+        for cell in ready:
             slot = free.pop(0)
-            running[_start(cell, output, judging, Share(slot, jobs, devices))] = waiting.pop(cell.name), slot
+            running[_start(cell, output, judging, Share(slot, at_once, devices))] = waiting.pop(cell.name), slot
         if not running:
             break
         for future in wait(running, return_when=FIRST_COMPLETED).done:
