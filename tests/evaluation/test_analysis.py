@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from counted_images import CountingImages, accuracy, forward
 from torch.nn import functional as F
 from toys import NUM_LABELS, ToyImages, resnet, snapshot, vit
 
@@ -35,30 +36,9 @@ ALWAYS = {"agreement", "cka", "cka_debiased", "teacher_accuracy", "teacher_effec
 SHARED = {*ALWAYS, *HEADS, *CROSSED}
 
 
-class CountingImages(ToyImages):
-    """Remembers which images were read."""
-
-    def __init__(self, length: int) -> None:
-        super().__init__(length)
-        self.seen: list[int] = []
-
-    def __getitem__(self, index: int) -> dict:
-        self.seen.append(index)
-        return super().__getitem__(index)
-
-
 @pytest.fixture
 def images():
     return CountingImages(30)
-
-
-def forward(model, images):
-    with torch.no_grad():
-        return model.eval()(images.images)
-
-
-def accuracy(logits, images):
-    return (logits.argmax(1) == images.labels).double().mean().item()
 
 
 def test_own_numbers_are_those_of_the_forward_pass(images):

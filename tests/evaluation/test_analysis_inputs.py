@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from toys import NUM_LABELS, ToyImages, resnet, vit
+from counted_images import CountingImages, accuracy, forward
+from toys import NUM_LABELS, resnet, vit
 
 from headshare_hf import HeadShareImageProcessor
 from headshare_hf.data.input_adapter import InputAdapter, input_statistics
@@ -10,30 +11,9 @@ from headshare_hf.evaluation import analyze_student, effective_dimension
 from headshare_hf.evaluation.analysis import check_comparable
 
 
-class CountingImages(ToyImages):
-    """Remembers which images were read."""
-
-    def __init__(self, length: int) -> None:
-        super().__init__(length)
-        self.seen: list[int] = []
-
-    def __getitem__(self, index: int) -> dict:
-        self.seen.append(index)
-        return super().__getitem__(index)
-
-
 @pytest.fixture
 def images():
     return CountingImages(30)
-
-
-def forward(model, images):
-    with torch.no_grad():
-        return model.eval()(images.images)
-
-
-def accuracy(logits, images):
-    return (logits.argmax(1) == images.labels).double().mean().item()
 
 
 def processor(**fields):
