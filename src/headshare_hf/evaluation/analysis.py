@@ -13,8 +13,9 @@ from ..data.dataset import collate
 from ..data.input_adapter import InputAdapter, input_statistics
 from ..models import check_label_maps, embedding_tap, find_classifier
 from ..models.backbone_face import height_and_width
+from ..models.modes import evaluating
 from .classification import ClassificationCounts, head_similarity
-from .extraction import _check_counts, _evaluating
+from .extraction import _check_counts
 from .reliability import calibration
 from .representation import class_alignment, effective_dimension, linear_cka
 
@@ -149,7 +150,7 @@ def _run(models: Sequence[tuple[nn.Module, InputAdapter]], loader: DataLoader) -
     labels = []
     with ExitStack() as modes:
         for model, _ in models:
-            modes.enter_context(_evaluating(model))
+            modes.enter_context(evaluating(model))
         for batch in loader:
             missing = {"pixel_values", "labels"} - batch.keys()
             if missing:

@@ -1,7 +1,6 @@
 """Embeddings of all images of a data set, by one process or several, in memory or resumable on disk."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from ..models import embedding_tap
+from ..models.modes import evaluating
 from .embedding_key import embedding_key
 from .embedding_parts import EmbeddingParts
 from .part_folder import part_ranges
@@ -102,7 +102,7 @@ def extract_embeddings(
         unit="images",
         disable=None if progress and accelerator.is_main_process else True,
     )
-    with bar, _evaluating(model), torch.inference_mode():
+    with bar, evaluating(model), torch.inference_mode():
         for block, found in blocks:
             _check_finite(found, block, name)
             if rows is not None:
@@ -160,18 +160,6 @@ def _embedder(model: nn.Module, flip: bool, accelerator: Accelerator) -> Callabl
     if not flip:
         return embed
     return lambda pixels: torch.cat([embed(pixels), embed(pixels.flip(-1))], dim=1)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards every module is in the mode that it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _check_counts(num_images: int, name: str, **counts: int) -> None:

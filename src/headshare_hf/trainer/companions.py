@@ -1,7 +1,6 @@
 """The companion loss of a run, built from what student and teacher show of one image."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,6 +8,7 @@ from torch import nn
 
 from ..losses import CompanionLoss, Features, FeatureShapes
 from ..models import embedding_tap
+from ..models.modes import evaluating
 from .config import DistillationConfig
 from .config_checks import MAPS
 
@@ -60,7 +60,7 @@ def feature_shapes(model: nn.Module, image: torch.Tensor, reads: frozenset[str])
     """
     weight = next(model.parameters())
     tap = embedding_tap(model) if reads & {"embeddings", "head"} else None
-    with _evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         output = _run(model, image.to(weight.device, weight.dtype), bool(reads & MAPS))
     embeddings = getattr(output, "embeddings", None) if tap is None else tap.take()
     return Features(**feature_maps(output), embeddings=embeddings, logits=output.logits).shapes()
@@ -104,14 +104,3 @@ def _image_shape(dataset: Any) -> torch.Size:
             f"train_dataset[0], in place of {type(dataset).__name__}"
         )
     return dataset[0]["pixel_values"].shape
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
