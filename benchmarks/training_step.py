@@ -146,7 +146,11 @@ def _measurable(variants: dict, targets: dict, device: str) -> tuple[dict, dict,
     if has_bfloat16(torch.device(device)):
         return variants, targets, []
     kept, wanted = ({name: found[name] for name in found if "bfloat16" not in name} for found in (variants, targets))
-    return kept, wanted, ["this processor has no instructions for bfloat16: its rows, and their targets, are left out"]
+    return (
+        kept,
+        wanted,
+        ["PyTorch has no instructions for bfloat16 on this device: its rows, and their targets, are left out"],
+    )
 
 
 class ContrastiveSetting(Setting):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from headshare_hf.trainer.comparison import Cell, Comparison, check_recipes, read_comparison
-from headshare_hf.trainer.comparison_cells import Judging, begun_by, code_version, kept_results
+from headshare_hf.trainer.comparison_cells import Judging, begun_by, code_version, finished_results, kept_results
 from headshare_hf.trainer.comparison_checks import is_teacher
 from headshare_hf.trainer.comparison_judging import check_judging
 from headshare_hf.trainer.comparison_report import render_comparison, write_report
@@ -45,10 +45,11 @@ def run(options: argparse.Namespace, comparison: Comparison, results: Comparison
     """Trains what is missing; every finished cell is in the file before the next one ends."""
     cells = comparison.cells(options.output, options.rows, options.seeds)
     check_recipes(cells)
-    judging = Judging(comparison.test_split, comparison.teacher_section(options.output), code_version())
-    kept = kept_results(cells, options.output, judging)
-    results.check_kept(kept, judging.code)
+    teacher, accepted = comparison.teacher_section(options.output), frozenset(options.accept_code)
+    judging = Judging(comparison.test_split, teacher, code_version(), accepted)
+    results.check_kept(finished_results(cells, options.output, judging), judging.code)
     results.check_begun(begun_by(cells, options.output), judging.code)
+    kept = kept_results(cells, options.output, judging)
     missing = [cell for cell in cells if cell.name not in kept and not is_teacher(cell.row)]
     if missing:
         given = None if comparison.teacher_name else judging.teacher

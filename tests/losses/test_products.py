@@ -19,6 +19,7 @@ CHUNKED_KD = sys.modules["headshare_hf.losses.chunked_kd"]
 
 def test_factors_are_rounded_under_autocast_only(monkeypatch):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
     assert rounded_factors(cpu) is None
     for dtype in (torch.bfloat16, torch.float16):

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,9 +13,11 @@ from toy_comparisons import comparison, image_folder, judging, run_all
 from toys import resnet
 
 from headshare_hf import HeadShareImageProcessor
-from headshare_hf.trainer.comparison_cells import begun_by, finished_result, kept_results, run_cell
-from headshare_hf.trainer.comparison_judging import check_judging
+from headshare_hf.trainer.comparison_cells import begun_by, finished_result, finished_results, kept_results, run_cell
+from headshare_hf.trainer.comparison_judging import check_judging, judge_best, judge_last, read_test_images
 from headshare_hf.trainer.comparison_results import ComparisonResults
+from headshare_hf.trainer.loading import load_teacher
+from headshare_hf.trainer.recipe_arguments import build_recipe
 
 
 @pytest.fixture(scope="module")
@@ -89,16 +93,17 @@ def test_a_cell_from_before_options_were_stored_is_judged_again_without_training
     older["cost"] = {**older["cost"], "peak_memory_mib": 321.5, "threads": 77}
     path.write_text(json.dumps({**older, "code": "0.0"}))
     assert _kept(found, output) is None
+    later = replace(judging(found, output, "2"), accepted_code=frozenset({"1"}))
     weights = (output / "kd" / "seed_0" / "model.safetensors").read_bytes()
     monkeypatch.setattr("headshare_hf.trainer.trainer.DistillationTrainer.train", None)
-    result = run_cell(_cell(found, output), output, judging(found, output, "2"))
+    result = run_cell(_cell(found, output), output, later)
     assert result["code"] == "2" and result["trained_code"] == "0.0"
     # What only the training could measure stays.
     assert result["cost"]["peak_memory_mib"] == 321.5 and result["cost"]["threads"] == 77
     assert result["cost"]["train_seconds"] == before["cost"]["train_seconds"] and result["last"] == before["last"]
     assert (output / "kd" / "seed_0" / "model.safetensors").read_bytes() == weights
     path.unlink()
-    again = run_cell(_cell(found, output), output, judging(found, output, "2"))
+    again = run_cell(_cell(found, output), output, later)
     assert again["cost"]["peak_memory_mib"] is None and again["trained_code"] == "1"
     path.unlink()
     # From before that was noted.
@@ -114,7 +119,9 @@ def test_a_student_does_not_outlive_its_teacher(images, output, tmp_path):
     found, path = comparison(images), folder / "teacher" / "seed_0" / "model.safetensors"
     tensors = load_file(path)
     save_file({name: value + 1 for name, value in tensors.items()}, path)
-    message = "kd.seed_0 was finished beside other weights than teacher/seed_0 has now: that was trained anew since"
+    message = (
+        "kd.seed_0 was finished beside other weights than teacher/seed_0 has now: that was trained anew .* delete its"
+    )
     for ask in (_kept, lambda *known: run_cell(_cell(*known), folder, judging(found, folder))):
         with pytest.raises(ValueError, match=message):
             ask(found, folder)
@@ -126,6 +133,79 @@ def test_a_student_does_not_outlive_its_teacher(images, output, tmp_path):
     save_file(tensors, path)
     run_cell(_cell(found, folder, "teacher/seed_0"), folder, judging(found, folder))
     assert set(kept_results(cells, folder, judging(found, folder))) == {cell.name for cell in cells}
+
+
+def test_weights_that_are_being_written_stop_no_other_command(images, output, tmp_path):
+    """A teacher that is trained anew has half a file for a while, or for ever, if its process is killed then."""
+    folder = shutil.copytree(output, tmp_path / "copy")
+    found, teacher = comparison(images), folder / "teacher" / "seed_0"
+    (teacher / "cell.json").unlink()
+    run = json.loads((teacher / "run.json").read_text())
+    (teacher / "run.json").write_text(json.dumps({**run, "finished": False}))
+    (teacher / "model.safetensors").write_bytes((teacher / "model.safetensors").read_bytes()[:1000])
+    assert kept_results(found.cells(folder), folder, judging(found, folder)) == {}
+    assert set(finished_results(found.cells(folder), folder, judging(found, folder))) > {"kd/seed_0", "sh/seed_0"}
+
+
+def test_a_given_teacher_that_was_trained_anew_is_noticed(images, tmp_path):
+    teacher = {"name_or_path": _save_teacher(tmp_path / "teacher")}
+    found, output = comparison(images, teacher=teacher), tmp_path / "out"
+    result = run_all(found, output, ["kd"])["kd/seed_0"]
+    assert set(result["networks"]) == {"teacher"} and _kept(found, output) is not None
+    path = tmp_path / "teacher" / "model.safetensors"
+    save_file({name: value + 1 for name, value in load_file(path).items()}, path, {"format": "pt"})
+    with pytest.raises(ValueError, match="kd.seed_0 was finished beside other weights than teacher has now"):
+        _kept(found, output)
+
+
+def test_the_best_epoch_is_judged_by_its_own_weights(images, output, tmp_path):
+    folder = shutil.copytree(output / "kd" / "seed_0", tmp_path / "kd")
+    first, last = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    recipe = build_recipe(dict(_cell(comparison(images), output).sections))
+    trainer, (test, _) = SimpleNamespace(folder=folder, args=recipe.training), read_test_images(recipe, "test")
+    state, marked = (
+        json.loads((last / "trainer_state.json").read_text()),
+        {"accuracy": -1, "mean_per_class_accuracy": -1},
+    )
+    for checkpoint, epoch in ((first, 1.0), (last, 2.0)):
+        changed = {**state, "best_model_checkpoint": f"elsewhere/{checkpoint.name}"}
+        (last / "trainer_state.json").write_text(json.dumps(changed))
+        best = judge_best(trainer, test, marked)
+        assert best["epoch"] == epoch and (best["accuracy"] == -1) == (checkpoint == last)
+    expected = load_teacher(str(first))[0].eval()(
+        torch.stack([test[index]["pixel_values"] for index in range(len(test))])
+    )
+    state["best_model_checkpoint"] = first.name
+    (last / "trainer_state.json").write_text(json.dumps(state))
+    labels = torch.tensor([test[index]["labels"] for index in range(len(test))])
+    assert (
+        judge_best(trainer, test, marked)["accuracy"] == (expected.logits.argmax(1) == labels).double().mean().item()
+    )
+
+
+def test_judging_takes_the_batches_of_the_evaluation(images, output, monkeypatch):
+    cell, seen = _cell(comparison(images), output), []
+    recipe = build_recipe(
+        {**cell.sections, "training": {**cell.sections["training"], "per_device_eval_batch_size": 5}}
+    )
+    monkeypatch.setattr(
+        "headshare_hf.trainer.comparison_judging.analyze_student", lambda *_, **options: seen.append(options) or {}
+    )
+    judge_last(recipe, read_test_images(recipe, "test")[0], None)
+    assert [options["batch_size"] for options in seen] == [5, 5]
+
+
+def test_what_a_stage_before_the_training_was_begun_by_counts(tmp_path):
+    found = comparison(tmp_path / "images", methods={"kd": {"method": "kd"}, "fsp": {"method": "fsp"}})
+    cell = found.cells(tmp_path, ["fsp"])[-1]
+    folder = tmp_path / cell.name
+    (folder / "pretraining").mkdir(parents=True)
+    (folder / "begun.json").write_text('{"code": "1"}')
+    assert begun_by([cell], tmp_path) == {}
+    (folder / "pretraining" / "run.json").write_text('{"finished": true}')
+    assert begun_by([cell], tmp_path) == {cell.name: "1"}
+    with pytest.raises(ValueError, match="training of cell fsp/seed_0 was begun by version 1 .*, and this is 2"):
+        run_cell(cell, tmp_path, judging(found, tmp_path, "2"))
 
 
 def test_a_row_that_another_one_teaches(images, output, tmp_path):
@@ -154,7 +234,10 @@ def test_what_another_version_has_begun_is_not_taken_for_this_ones(images, tmp_p
     results.check_begun(begun, "1")
     with pytest.raises(ValueError, match="training of cell teacher/seed_0 was begun by version 1.*--accept-code 1"):
         results.check_begun(begun, "2")
-    result = run_cell(cell, tmp_path, judging(found, tmp_path, "2"))
+    # Another command may have begun it since that was asked.
+    with pytest.raises(ValueError, match="training of cell teacher/seed_0 was begun by version 1"):
+        run_cell(cell, tmp_path, judging(found, tmp_path, "2"))
+    result = run_cell(cell, tmp_path, replace(judging(found, tmp_path, "2"), accepted_code=frozenset({"1"})))
     assert (result["code"], result["trained_code"]) == ("2", "1")
     with pytest.raises(ValueError, match="training of cell teacher/seed_0 was begun by version 1 of the code"):
         results.add(cell, result)

@@ -36,15 +36,21 @@ def check_run(
     check_teacher(student, teacher, args)
     check_dataset(train_dataset, student, "train_dataset")
     check_dataset(eval_dataset, student, "eval_dataset")
-    _check_precision(args)
+    check_precision(args)
 
 
-def _check_precision(args: DistillationConfig) -> None:
-    # No error: a run that was begun elsewhere may have to go on here.
-    if args.bf16 and args.device.type == "cpu" and not has_bfloat16(args.device):
+def check_precision(args: DistillationConfig) -> None:
+    """
+    Warns where bfloat16 is imitated. No error: a run that was begun elsewhere may have to go on here.
+    """
+    wanted = {"bf16": args.bf16, "teacher_precision": args.teacher_precision == "bfloat16"}
+    names = [name for name, rounds in wanted.items() if rounds]
+    if names and args.device.type == "cpu" and not has_bfloat16(args.device):
         logger.warning(
-            "this processor has no instructions for bfloat16, and imitates them far slower than it computes in float32; leave "
-            "out `bf16`, unless this run has to go on with it"
+            "PyTorch has no instructions for bfloat16 on this processor, and imitates them far slower than it computes in "
+            "float32; set `%s` to %s, unless this run has to go on with it",
+            names[0],
+            "false" if names[0] == "bf16" else "float32",
         )
 
 

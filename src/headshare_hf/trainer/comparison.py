@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from .checks import check_precision
 from .comparison_checks import AROUND, ROW_FIELDS, TEACHER, check_content, check_names, field_names, nearest
 from .recipe_arguments import build_recipe, build_section, read_recipe
 
@@ -263,11 +264,16 @@ def check_recipes(cells: Sequence[Cell]) -> None:
     """
     Builds every recipe before any training, so that a wrong value in the last row does not show after hours.
 
+    Warns where bfloat16 is imitated: what the cells themselves say is in their logs.
+
     Raises:
         ValueError: As [`build_recipe`], with the name of the row.
     """
+    trainings = []
     for cell in cells:
         try:
-            build_recipe(dict(cell.sections))
+            trainings.append(build_recipe(dict(cell.sections)).training)
         except (ValueError, TypeError) as error:
             raise ValueError(f"row {cell.row!r}: {error}") from error
+    for training in [found for found in trainings if found.bf16][:1]:
+        check_precision(training)

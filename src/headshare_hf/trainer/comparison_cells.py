@@ -16,8 +16,9 @@ from .. import __version__
 from . import run_folder
 from .comparison import Cell
 from .comparison_checks import TEACHER
-from .comparison_identity import describe_cell
+from .comparison_identity import check_same_code, describe_cell
 from .comparison_judging import describe_images, judge_best, judge_last, last_state, read_test_images
+from .pretraining import PRETRAINING
 from .recipe import run_recipe
 from .recipe_arguments import build_recipe
 from .trainer import DistillationTrainer
@@ -38,11 +39,13 @@ class Judging:
         test_split (`str`): What is reported.
         teacher (`Mapping[str, Any]`, *optional*): Section of the trained weights that every student is compared with.
         code (`str`): Version of the code, see [`code_version`], from before the first cell.
+        accepted_code (`frozenset[str]`): Versions for whose results somebody vouches.
     """
 
     test_split: str
     teacher: Mapping[str, Any] | None
     code: str
+    accepted_code: frozenset[str] = frozenset()
 
 
 @cache
@@ -67,18 +70,18 @@ def run_cell(cell: Cell, output: Path, judging: Judging) -> dict[str, Any]:
     Returns:
         `dict[str, Any]`: What its `cell.json` holds: `last` and `best`, measured on the test images with the weights of
         the last epoch and of the one with the best validation accuracy; `cost`, `curve`, `loss_curve`, `data`, `code`,
-        `trained_code`, the `options` that all of it depends on, and `networks`, digests of the weights of the cells that
-        it needs.
+        `trained_code`, the `options` that all of it depends on, and `networks`, see [`networks_of`].
 
     Raises:
-        ValueError: It was finished with other options, or beside other weights of the cells that it needs.
+        ValueError: It was finished with other options or beside other weights, or another version of the code, for which
+            nobody vouches, has begun it.
     """
     kept = finished_result(cell, output, judging)
     if kept is not None:
         return kept
     recipe = build_recipe(dict(cell.sections))
     was_finished = run_folder.is_finished(str(recipe.training.output_dir))
-    begun = _begin(output / cell.name, judging.code)
+    begun, networks = _begin(cell, output, judging), networks_of(cell, output, judging)
     trainer, results = run_recipe(recipe)
     # Before the test images are there.
     cost = {**_cost(trainer, results), "peak_memory_mib": None if was_finished else peak_memory(trainer.args.device)}
@@ -90,7 +93,7 @@ def run_cell(cell: Cell, output: Path, judging: Judging) -> dict[str, Any]:
         "row": cell.row,
         "seed": cell.seed,
         "options": describe_cell(cell, output, judging.test_split, judging.teacher),
-        "networks": networks_of(cell, output),
+        "networks": networks,
         "code": judging.code,
         "trained_code": older.get("trained_code", older.get("code", begun)),
         "data": describe_images(trainer.train_dataset, trainer.eval_dataset, test),
@@ -110,8 +113,7 @@ def finished_result(cell: Cell, output: Path, judging: Judging) -> dict[str, Any
 
     Raises:
         RunFolderError: The file is damaged.
-        ValueError: The cell was finished with other options, or beside other weights of a cell that it needs; the first
-            difference is named.
+        ValueError: The cell was finished with other options, or beside other weights; the first difference is named.
     """
     found = _read(output, cell)
     if found is None or "options" not in found:
@@ -123,20 +125,42 @@ def finished_result(cell: Cell, output: Path, judging: Judging) -> dict[str, Any
             f"{output / cell.name} was finished with other options: {difference}. Give another --output, give the row "
             "another name, or move that folder away, and the cell is trained again"
         )
-    here = networks_of(cell, output)
-    other = [name for name, digest in found.get("networks", {}).items() if here.get(name, digest) != digest]
+    present = networks_of(cell, output, judging)
+    other = [name for name, digest in found.get("networks", {}).items() if present.get(name, digest) != digest]
     if other:
         raise ValueError(
             f"{output / cell.name} was finished beside other weights than {other[0]} has now: that was trained anew since. "
-            f"Move {output / cell.name} away, and it is trained again too"
+            f"If it was taught by these, move {output / cell.name} away, and it is trained again; if it was only compared with "
+            f"them, delete its {RESULT_FILE}, and it is judged again"
         )
     return found
 
 
-def networks_of(cell: Cell, output: Path) -> dict[str, str]:
-    """Digests of the weights of the cells that a cell needs, by their names, as far as they are trained."""
-    files = {name: output / name / "model.safetensors" for name in cell.needs}
-    return {name: run_folder.weights_digest(load_file(path)) for name, path in files.items() if path.is_file()}
+def networks_of(cell: Cell, output: Path, judging: Judging) -> dict[str, str]:
+    """
+    Digests of the weights that a cell is taught by or compared with, by the names of their cells; `teacher` is a folder
+    that was given. Not of a network that is still trained, nor of one on the Hub, whose `revision` is an option.
+    """
+    folders = {name: output / name for name in cell.needs}
+    finished = {name: folder for name, folder in folders.items() if run_folder.is_finished(folder)}
+    given = Path((judging.teacher or {}).get("name_or_path", ""))
+    if cell.row != TEACHER and judging.teacher is not None and given.is_dir():
+        inside = given.is_relative_to(output)
+        if not inside or run_folder.is_finished(given):
+            finished[given.relative_to(output).as_posix() if inside else TEACHER] = given
+    files = {name: sorted(folder.glob("*.safetensors")) for name, folder in finished.items()}
+    # Somebody who needs the room may have deleted them.
+    return {name: _digest(tuple(map(_state, paths))) for name, paths in files.items() if paths}
+
+
+def _state(path: Path) -> tuple[Path, int, int]:
+    return path, path.stat().st_mtime_ns, path.stat().st_size
+
+
+@cache
+def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Once for each state of the files: every cell asks about the same teacher."""
+    return run_folder.weights_digest({name: tensor for path, *_ in files for name, tensor in load_file(path).items()})
 
 
 def begun_by(cells: Sequence[Cell], output: Path) -> dict[str, str]:
@@ -146,37 +170,54 @@ def begun_by(cells: Sequence[Cell], output: Path) -> dict[str, str]:
 
 
 def _begun(folder: Path) -> str | None:
-    # Before the first checkpoint there is nothing that another version could go on with.
-    if not (folder / BEGUN_FILE).is_file() or run_folder.last_checkpoint(folder) is None:
+    if not (folder / BEGUN_FILE).is_file() or not _has_checkpoint(folder):
         return None
     return _read_json(folder / BEGUN_FILE, "move the folder away, and the cell is trained again")["code"]
 
 
-def _begin(folder: Path, code: str) -> str | None:
-    if run_folder.last_checkpoint(folder) is None and not run_folder.is_finished(folder):
-        run_folder.write_json(folder / BEGUN_FILE, {"code": code})
-        return code
-    return _begun(folder)
+def _has_checkpoint(folder: Path) -> bool:
+    """Whether there is anything that another version of the code could go on with, of a stage before the training too."""
+    stages = (folder, folder / PRETRAINING)
+    return any(run_folder.is_finished(stage) or run_folder.last_checkpoint(stage) is not None for stage in stages)
+
+
+def _begin(cell: Cell, output: Path, judging: Judging) -> str | None:
+    """Whose code begins the training, or began it; asked here too, for another command may have done so just now."""
+    folder = output / cell.name
+    if not _has_checkpoint(folder):
+        run_folder.write_json(folder / BEGUN_FILE, {"code": judging.code})
+        return judging.code
+    begun = _begun(folder)
+    if begun is not None:
+        check_same_code(f"the training of cell {cell.name} was begun by", begun, judging.code, judging.accepted_code)
+    return begun
+
+
+def finished_results(cells: Sequence[Cell], output: Path, judging: Judging) -> dict[str, dict[str, Any]]:
+    """
+    Of all cells that are finished, what their `cell.json` holds, by their names.
+
+    Raises:
+        RunFolderError, ValueError: As [`finished_result`].
+    """
+    found = {cell.name: finished_result(cell, output, judging) for cell in cells}
+    return {name: result for name, result in found.items() if result is not None}
 
 
 def kept_results(cells: Sequence[Cell], output: Path, judging: Judging) -> dict[str, dict[str, Any]]:
     """
-    Of all cells that are finished, what their `cell.json` holds, by their names. Not of one that needs another one which
-    is not: only when that is there, it can be said whether it is still the same.
+    [`finished_results`] without those of cells that need another one which is not finished: only when that is there, it can
+    be said whether it is still the same.
 
     Args:
         cells (`Sequence[Cell]`): Those that others need come first.
         output (`Path`): Folder of the comparison.
         judging ([`Judging`]): How they are judged.
-
-    Raises:
-        RunFolderError, ValueError: As [`finished_result`].
     """
-    kept: dict[str, dict[str, Any]] = {}
+    found, kept = finished_results(cells, output, judging), dict[str, dict[str, Any]]()
     for cell in cells:
-        found = finished_result(cell, output, judging)
-        if found is not None and kept.keys() >= set(cell.needs):
-            kept[cell.name] = found
+        if cell.name in found and kept.keys() >= set(cell.needs):
+            kept[cell.name] = found[cell.name]
     return kept
 
 

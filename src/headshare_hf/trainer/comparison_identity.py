@@ -1,7 +1,7 @@
 """What makes a cell or a comparison another one, and what only says where things lie or how fast they go."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,24 @@ def describe_cell(cell: Cell, output: Path, test_split: str, teacher: Mapping[st
     compared = None if cell.row == TEACHER or teacher is None else dict(teacher)
     sections = {**cell.sections, "compared_with": compared, "test_split": test_split}
     return without_places({name: _from(output, content) for name, content in sections.items()})
+
+
+def check_same_code(what: str, other: str, code: str, accepted: Collection[str]) -> None:
+    """
+    Args:
+        what (`str`): What is of another version, for the message.
+        other (`str`): That version.
+        code (`str`): The version that goes on with it, or stands beside it.
+        accepted (`Collection[str]`): Versions for which somebody vouches.
+
+    Raises:
+        ValueError: They differ, and nobody vouches for either.
+    """
+    if other != code and not {other, code} & set(accepted):
+        raise ValueError(
+            f"{what} version {other} of the code, and this is {code}. Write to another --output and --results, or vouch with "
+            f"`--accept-code {other}` that nothing between them changes a result"
+        )
 
 
 def without_places(sections: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from filelock import FileLock
 
 from . import run_folder
 from .comparison import Cell, Comparison
-from .comparison_identity import describe_comparison, without_places
+from .comparison_identity import check_same_code, describe_comparison, without_places
 
 
 # Of the result of a cell, what the file has once, or elsewhere.
@@ -88,7 +88,7 @@ class ComparisonResults:
         self.check_code(code)
         self.check_rows()
         for name, result in kept.items():
-            self._check_one_code(f"cell {name} was judged by", result["code"], code)
+            check_same_code(f"cell {name} was judged by", result["code"], code, self._accepted)
             self.check_begun({name: result.get("trained_code")}, code)
             self._known_images = self._known_images or result["data"]
             self.check_images(f"cell {name}", result["data"])
@@ -120,7 +120,7 @@ class ComparisonResults:
         """
         known = {cell["code"] for row in self.content["cells"].values() for cell in row["seeds"].values()}
         for other in sorted(known):
-            self._check_one_code(f"{self.path} holds results of", other, code)
+            check_same_code(f"{self.path} holds results of", other, code, self._accepted)
 
     def check_begun(self, codes: Mapping[str, str | None], code: str) -> None:
         """
@@ -133,14 +133,7 @@ class ComparisonResults:
         """
         for name, other in codes.items():
             if other is not None:
-                self._check_one_code(f"the training of cell {name} was begun by", other, code)
-
-    def _check_one_code(self, what: str, other: str, code: str) -> None:
-        if other != code and not {other, code} & self._accepted:
-            raise ValueError(
-                f"{what} version {other} of the code, and this is {code}. Write to another --output and --results, or vouch "
-                f"with `--accept-code {other}` that nothing between them changes a result"
-            )
+                check_same_code(f"the training of cell {name} was begun by", other, code, self._accepted)
 
     def check_rows(self) -> None:
         """

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from .comparison import Cell
 from .comparison_cells import Judging, kept_results, run_cell
+from .comparison_checks import TEACHER
 
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def run_cells(
 
     Raises:
         CellError: A cell failed; names all that did, and those that could not start without them.
-        ValueError: A cell was finished with other options.
+        ValueError: A cell was finished with other options, or beside other weights.
     """
     kept, devices = kept_results(cells, output, judging), _devices()
     for cell in cells:
@@ -90,12 +91,12 @@ def run_cells(
     done, failed, free = set(kept), dict[str, str](), list(range(jobs))
     running: dict[Future[Any], tuple[Cell, int]] = {}
     while waiting or running:
-        ready = _ready(waiting, done, len(free))
-        # One that all others wait for, as the first teacher, has the whole machine: nothing can start before it ends.
-        at_once = 1 if len(ready) == 1 and not running else jobs
-        for cell in ready:
+        for cell in _ready(waiting, done, len(free)):
             slot = free.pop(0)
-            running[_start(cell, output, judging, Share(slot, at_once, devices))] = waiting.pop(cell.name), slot
+            # All others wait for the ordinary teacher. Students alone on the machine go on with their share: seconds of
+            # rows that had more of it would be no cost to compare.
+            share = Share(slot, 1 if cell.row == TEACHER else jobs, devices)
+            running[_start(cell, output, judging, share)] = waiting.pop(cell.name), slot
         if not running:
             break
         for future in wait(running, return_when=FIRST_COMPLETED).done:

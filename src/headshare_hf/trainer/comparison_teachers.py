@@ -29,9 +29,8 @@ def render_teachers(content: Mapping[str, Any]) -> str:
     alone = teachers_alone(content)
     around = {row: found["seeds"] for row, found in content["cells"].items() if row.startswith(AROUND)}
     students = student_rows(content)
-    teaching = [
-        row for row in students if row in {content["cells"][other]["options"].get("taught_by") for other in students}
-    ]
+    taught = {content["cells"][row]["options"].get("taught_by") for row in students}
+    teaching = [row for row in students if row in taught]
     known = values_of({**{row: students[row] for row in [*alone, *teaching]}, **around})
     ordinary = _ordinary_accuracy(content)
     shown = {**({TEACHER: ordinary} if ordinary else {}), **known}
