@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 import time
@@ -167,3 +168,15 @@ def test_copies_that_a_launcher_starts_are_refused(folder, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="a launcher started 2 copies"):
         _main(folder)
+
+
+def test_cells_that_other_code_has_begun_are_refused_before_any_training(folder, first, tmp_path, monkeypatch):
+    """Trained, and not yet judged."""
+    shutil.copytree(folder / "out", tmp_path / "out")
+    shutil.copy(folder / "c.yaml", tmp_path)
+    for path in [tmp_path / "out" / "results.json", *(tmp_path / "out").rglob("cell.json")]:
+        path.unlink()
+    monkeypatch.setattr("headshare_hf.trainer.comparison_cells.code_version", lambda: "other")
+    monkeypatch.setattr("headshare_hf.trainer.comparison_run._start", None)
+    with pytest.raises(ValueError, match="training of cell teacher/seed_0 was begun by version .* and this is other"):
+        _main(tmp_path)
