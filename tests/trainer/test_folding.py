@@ -218,13 +218,16 @@ def _distill(folder, teacher, **fields):
 
 
 @pytest.mark.parametrize("switch", [None, True])
-def test_training_with_a_folded_teacher_changes_only_rounding(tmp_path, switch):
+def test_training_with_a_folded_teacher_changes_only_rounding(tmp_path, switch, caplog):
     teacher = _settled(resnet("resnet14", seed=2))
     before = snapshot(teacher)
-    plain = _distill(tmp_path / "plain", teacher, fold_teacher=False)
-    folded = _distill(tmp_path / "folded", teacher, fold_teacher=switch)
+    with caplog.at_level(logging.INFO, logger="headshare_hf"):
+        plain = _distill(tmp_path / "plain", teacher, fold_teacher=False)
+        assert "folded" not in caplog.text
+        folded = _distill(tmp_path / "folded", teacher, fold_teacher=switch)
+    # Whether rounding shows in a loss depends on the processor.
+    assert "folded 15 batch normalizations of HeadShareForImageClassification" in caplog.text
     torch.testing.assert_close(losses(folded), losses(plain), rtol=1e-4, atol=0)
-    assert losses(folded) != losses(plain)
     assert_same(snapshot(teacher), before)
     assert folded.teacher.model is teacher and folded.teacher.classifier is teacher.classifier
     assert folded.identity == plain.identity

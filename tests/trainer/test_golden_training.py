@@ -81,15 +81,9 @@ class IndexedBatches(Batches):
         return {**super().__getitem__(index), **positions}
 
 
-def _check(trainer, golden, run, first=STEPS):
-    """
-    Training amplifies rounding several times a step (a ReLU at its kink decides otherwise), so that another processor
-    may leave 1e-4 after `first` steps; then it must still stay within 2e-2.
-    """
+def _check(trainer, golden, run):
     trainer.train()
-    found, expected = torch.tensor(losses(trainer)), golden[f"{run}.loss"]
-    torch.testing.assert_close(found[:first], expected[:first], rtol=1e-4, atol=0)
-    torch.testing.assert_close(found[first:], expected[first:], rtol=2e-2, atol=0)
+    torch.testing.assert_close(torch.tensor(losses(trainer)), golden[f"{run}.loss"], rtol=1e-4, atol=0)
     final = {k.removeprefix(f"{run}.final."): v for k, v in golden.items() if k.startswith(f"{run}.final.")}
     assert final
     trained = trainer.student.state_dict()
@@ -165,10 +159,15 @@ def _plain_loop(golden):
         loss.backward()
         optimizer.step()
         found.append(loss.item())
-    return found
+    return found, teacher
 
 
 def test_teacher_around_the_students_head_prints_the_losses_of_the_reference(golden, tmp_path):
+    """
+    This training amplifies rounding several times a step (a ReLU at its kink decides otherwise): another processor leaves
+    1e-4 after five steps, must stay within 2e-2, and ended with weights that were 12 per cent off. So all of it is compared
+    with a plain loop on the same processor.
+    """
     student = _net(golden, "student", "resnet8")
     trainer = DistillationTrainer(
         _net(golden, "teacher", "resnet20"),
@@ -176,9 +175,15 @@ def test_teacher_around_the_students_head_prints_the_losses_of_the_reference(gol
         train_dataset=Batches(golden),
         shared_head_from=student,
     )
-    expected = _plain_loop(golden)
-    _check(trainer, golden, "student_head_teacher", first=5)
+    (expected, teacher), stored = _plain_loop(golden), golden["student_head_teacher.loss"]
+    trainer.train()
+    found = torch.tensor(losses(trainer))
+    torch.testing.assert_close(found[:5], stored[:5], rtol=1e-4, atol=0)
+    torch.testing.assert_close(found[5:], stored[5:], rtol=2e-2, atol=0)
     assert losses(trainer) == pytest.approx(expected, rel=1e-6)
+    trained = trainer.student.state_dict()
+    for name, value in teacher.state_dict().items():
+        torch.testing.assert_close(trained[name], value, rtol=1e-4, atol=1e-5, msg=name)
     assert torch.equal(trainer.student.classifier.weight, student.classifier.weight)
     assert torch.equal(trainer.student.classifier.bias, student.classifier.bias)
 
