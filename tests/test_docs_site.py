@@ -322,6 +322,15 @@ def test_what_the_page_says_of_the_comparisons_holds():
             "sh_kd_distilled",
             "sh_kd_distilled_frozen",
         ): "{mean} ({low} to {high}) on Tiny ImageNet. But",
+        ("cifar10", "kd", "th_kd_0.5"): "half of the mass makes {mean} points ({low} to {high})",
+        ("cifar10", "kd", "th_kd_1.0"): "and the limit {mean} ({low} to {high}): undecided",
+        ("cifar10", "th_kd_0.5", "sh_kd_distilled"): "nothing is decided: {mean} ({low} to {high}) against TH-KD",
+        ("cifar10", "th_kd_0.5", "sh_kde"): "{mean} ({low} to {high}) with the embedding distance. Keeping",
+        ("cifar10", "kd", "kd_of_teacher_long"): "best of all students, {mean} ({low} to {high}) against KD",
+        ("cifar10", "sh_kde", "kd_of_teacher_long"): "{mean} ({low} to {high}) against `sh_kde`",
+        ("cifar10", "kd", "th_kd_reference"): "{mean} ({low} to {high}) on CIFAR-10",
+        ("grocery_store", "kd", "th_kd_0.5"): "On the Grocery Store it makes {mean} ({low} to {high})",
+        ("grocery_store", "kd", "th_kd_reference"): "{mean} ({low} to {high}) on the Grocery Store",
         ("omniglot", "kd", "kd_3x"): "gives {mean} points ({low} to {high}) on Omniglot",
         ("omniglot", "kd", "th_kd_reference"): "{mean} points against KD on Omniglot ({low} to {high})",
         ("tiny_imagenet_100", "kd", "th_kd_reference"): "{mean} on Tiny ImageNet ({low} to {high}). It leaves",
@@ -330,6 +339,29 @@ def test_what_the_page_says_of_the_comparisons_holds():
         found = _differences(name, baseline)[row]
         numbers = {part: f"{100 * getattr(found, part):+.2f}" for part in ("mean", "low", "high")}
         assert sentence.format(**numbers).replace("-", "−") in page.replace("-", "−"), (name, row, numbers)
+
+
+def test_students_of_sh_kd_follow_their_teachers_on_cifar10():
+    page = " ".join((DOCS / "results" / "comparisons.md").read_text(encoding="utf-8").split())
+    cells = json.loads((DOCS / "results" / "compare_cifar10.json").read_text(encoding="utf-8"))["cells"]
+    students, teachers = (
+        [f"{100 * cells[row]['seeds'][seed]['last']['accuracy']:.1f}" for seed in "012"]
+        for row in ("sh_kd_distilled", "teacher_around_kd")
+    )
+    said = "{} and {} per cent behind teachers of {} and {}."
+    assert said.format(", ".join(students[:2]), students[2], ", ".join(teachers[:2]), teachers[2]) in page
+
+
+def test_what_the_page_says_of_the_images_holds():
+    page = (DOCS / "results" / "comparisons.md").read_text(encoding="utf-8")
+    said = {
+        "tiny_imagenet_100": (8000, "8,000 images at 32 pixels"),
+        "cifar10": (5000, "5,000 of its images"),
+        "grocery_store": (2640, "2,640 images at 64 pixels"),
+    }
+    for name, (count, sentence) in said.items():
+        stored = json.loads((DOCS / "results" / f"compare_{name}.json").read_text(encoding="utf-8"))
+        assert stored["data"]["images"]["train"] == count and sentence in page, name
 
 
 def test_sh_kde_is_among_the_best_two_of_every_stored_comparison():

@@ -14,6 +14,8 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 SETS = {
     "Omniglot": "compare_omniglot",
     "Tiny ImageNet": "compare_tiny_imagenet_100",
+    "CIFAR-10": "compare_cifar10",
+    "Grocery Store": "compare_grocery_store",
 }
 # More seeds than anybody runs, so that a pair of set and seed has a number of its own.
 _SEEDS = 1_000_000
