@@ -71,6 +71,8 @@ def test_the_time_of_all_scripts_is_shown_and_too_much_of_it_is_said():
     assert "`make bench` took 18.3 minutes." in found and "| all |  | 1100 |" in found
     scripts["a.py"]["seconds"] = 900.0
     assert "21.7 minutes, **more than the 20 that are aimed at**" in tables.seconds(stored)
+    stored = {**stored, "scripts": {"a.py": {**scripts["a.py"], "tables": ["a"]}}, "tables": {"a": {}, "older": {}}}
+    assert "Of `make bench` these took 15.0 minutes; other tables are of an earlier version." in tables.seconds(stored)
 
 
 @pytest.mark.parametrize("high, said", [(0.98, "which is measurable"), (1.011, "which is within the noise")])

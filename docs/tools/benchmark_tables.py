@@ -44,6 +44,9 @@ def seconds(stored: dict[str, Any]) -> str:
     rows.append(["all", "", f"{total:.0f}"])
     late = "" if total < 1200 else ", **more than the 20 that are aimed at**"
     said = f"`{stored['command']}` took {total / 60:.1f} minutes{late}."
+    made = {name for about in scripts.values() for name in about.get("tables", [])}
+    if made < set(stored.get("tables", {})):
+        said = f"Of `{stored['command']}` these took {total / 60:.1f} minutes; other tables are of an earlier version."
     return f"{said}\n\n{markdown(['script', 'options', 'seconds'], rows)}"
 
 
