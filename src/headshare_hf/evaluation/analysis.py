@@ -13,9 +13,9 @@ from ..data.dataset import collate
 from ..data.input_adapter import InputAdapter, input_statistics
 from ..models import check_label_maps, embedding_tap, find_classifier
 from ..models.backbone_face import height_and_width
-from ..models.modes import evaluating
 from .classification import ClassificationCounts, head_similarity
 from .extraction import _check_counts
+from .modes import evaluating
 from .reliability import calibration
 from .representation import class_alignment, effective_dimension, linear_cka
 

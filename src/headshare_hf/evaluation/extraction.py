@@ -12,9 +12,9 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from ..models import embedding_tap
-from ..models.modes import evaluating
 from .embedding_key import embedding_key
 from .embedding_parts import EmbeddingParts
+from .modes import evaluating
 from .part_folder import part_ranges
 from .processes import broadcast, create_accelerator, on_main_process
 from .rounds import compute_rows

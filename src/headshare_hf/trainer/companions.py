@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..evaluation.modes import evaluating
 from ..losses import CompanionLoss, Features, FeatureShapes
 from ..models import embedding_tap
-from ..models.modes import evaluating
 from .config import DistillationConfig
 from .config_checks import MAPS
 
