@@ -142,15 +142,12 @@ class Setting:
 
 
 def _measurable(variants: dict, targets: dict, device: str) -> tuple[dict, dict, list[str]]:
-    """Without bfloat16 where the device only imitates it, which takes seconds a step, and a note that says so."""
-    if has_bfloat16(torch.device(device)):
+    """Without bfloat16 on a processor that only imitates it, which takes seconds a step, and a note that says so."""
+    if device != "cpu" or has_bfloat16(torch.device(device)):
         return variants, targets, []
     kept, wanted = ({name: found[name] for name in found if "bfloat16" not in name} for found in (variants, targets))
-    return (
-        kept,
-        wanted,
-        ["PyTorch has no instructions for bfloat16 on this device: its rows, and their targets, are left out"],
-    )
+    note = "PyTorch has no instructions for bfloat16 on this processor: its rows, and their targets, are left out"
+    return kept, wanted, [note]
 
 
 class ContrastiveSetting(Setting):

@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+from counted_images import CountingImages
 from safetensors.torch import save_file
 from toys import ToyImages, arguments, losses, noise_pairs, resnet, vit
 
@@ -12,20 +13,8 @@ from headshare_hf.evaluation import Verifier
 from headshare_hf.trainer import run_or_reuse
 
 
-class RecordingImages(ToyImages):
-    """Remembers which images were asked for."""
-
-    def __init__(self, length: int) -> None:
-        super().__init__(length)
-        self.seen: list[int] = []
-
-    def __getitem__(self, index: int) -> dict:
-        self.seen.append(index)
-        return super().__getitem__(index)
-
-
 def main(folder: Path, batch: int, resume: bool) -> None:
-    data = RecordingImages(128)
+    data = CountingImages(128)
     args = arguments(
         folder / "run",
         method="th_kd",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from counted_images import CountingImages
 from safetensors.numpy import load_file, save_file
 from torch import nn
 from toys import ToyImages, resnet, snapshot, vit
@@ -22,18 +23,6 @@ from headshare_hf.evaluation.embedding_parts import EmbeddingParts
 from headshare_hf.evaluation.processes import on_main_process
 from headshare_hf.models import embedding_tap
 from headshare_hf.models.modeling_headshare import HeadShareModelOutput
-
-
-class CountingImages(ToyImages):
-    """Remembers which images were read."""
-
-    def __init__(self, length: int) -> None:
-        super().__init__(length)
-        self.seen: list[int] = []
-
-    def __getitem__(self, index: int) -> dict:
-        self.seen.append(index)
-        return super().__getitem__(index)
 
 
 def _expected(model: HeadShareModel, images: torch.Tensor) -> np.ndarray:
