@@ -1,11 +1,12 @@
-"""Starting a worker script in one or two processes on the CPU, with the real launcher."""
+"""Scripts and workers in processes of their own, and in one or two processes on the CPU with the real launcher."""
 
 import json
 import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
+
+from warm_python import warm_python
 
 
 TESTS = Path(__file__).parent
@@ -14,23 +15,36 @@ ONE = ["--cpu", "--num_processes", "1"]
 TWO = ["--config_file", str(ROOT / "examples" / "accelerate_configs" / "two_cpu_processes.yaml")]
 
 
-def launch(worker: Path, launcher: list[str], *arguments: object) -> None:
-    """Runs the script to its end; its first argument is a folder, which is made."""
-    Path(str(arguments[0])).mkdir(parents=True, exist_ok=True)
+def environment() -> dict[str, str]:
+    """That of this process, with this repository's modules found first."""
+    paths = [str(TESTS), str(ROOT / "src"), os.environ.get("PYTHONPATH")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def run_python(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """What `python ARGUMENTS` prints in the folder of this repository; it has to succeed unless `check` is false."""
+    command = [warm_python(), *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=500)
+    assert not check or done.returncode == 0, done.stderr[-3000:] + done.stdout[-2000:]
+    return done
+
+
+def run_launched(launcher: list[str], *command: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """The same through `accelerate launch`, with a port that is free."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), str(ROOT / "src"), os.environ.get("PYTHONPATH")])),
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", str(port), *launcher]
-    command += [str(worker), *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    options = ["-m", "accelerate.commands.launch", "--main_process_port", port, *launcher]
+    return run_python(*options, *command, check=check)
+
+
+def launch(worker: Path, launcher: list[str], folder: Path, *arguments: object) -> list[dict]:
+    """Runs the worker to its end, with a folder that is made, and gives its reports."""
+    folder.mkdir(parents=True, exist_ok=True)
+    run_launched(launcher, worker, folder, *arguments)
+    return reports(folder)
 
 
 def reports(folder: Path) -> list[dict]:
-    """What each process wrote, in the order of their ranks."""
+    """What each process wrote there, in the order of their ranks."""
     return [json.loads(path.read_text()) for path in sorted(folder.glob("report_*.json"))]

@@ -1,17 +1,14 @@
 """Every benchmark runs, at tiny sizes, through the script that runs all of them; no time is looked at."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import run_all
+from processes import run_python
 
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-SOURCES = str(BENCHMARKS.parent / "src")
 
 
 def _started_by_hand() -> set[str]:
@@ -28,10 +25,7 @@ def test_all_scripts_are_part_of_the_whole():
 def test_a_benchmark_runs_and_its_tables_are_kept(script, tmp_path):
     output = tmp_path / "benchmarks.json"
     output.write_text(json.dumps({"tables": {"of another run": {}}, "scripts": {}}))
-    environment = {**os.environ, "PYTHONPATH": SOURCES, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(BENCHMARKS / "run_all.py"), "--quick", "--only", script, "--output", str(output)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-2000:]
+    run_python(BENCHMARKS / "run_all.py", "--quick", "--only", script, "--output", output)
     stored = json.loads(output.read_text())
     tables, about = stored["tables"], stored["scripts"][script]
     assert "of another run" in tables and set(tables) == {"of another run", *about["tables"]} and len(tables) > 1

@@ -2,11 +2,10 @@ import io
 import os
 import resource
 import signal
-import subprocess
-import sys
 
 import datasets
 import pytest
+from processes import run_python
 from record_bytes import MAGIC
 from tqdm.auto import tqdm
 
@@ -232,21 +231,16 @@ def test_other_images_of_the_same_classes_are_not_those_that_were_written(to, ph
     assert _files(out) == before
 
 
-def _run(*arguments, repository):
-    return subprocess.run(
-        [sys.executable, "-m", "headshare_hf.data.convert", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(repository / "src")},
-        capture_output=True,
-        text=True,
-    )
+def _run(*arguments):
+    return run_python("-m", "headshare_hf.data.convert", *arguments, check=False)
 
 
 @pytest.mark.slow
-def test_command(photos, tmp_path, repository):
+def test_command(photos, tmp_path):
     out = tmp_path / "out"
-    done = _run(photos, out, "--to", "rec", repository=repository)
+    done = _run(photos, out, "--to", "rec")
     assert done.returncode == 0 and f"wrote 50 images to {out}" in done.stderr
-    wrong = _run(photos, out, "--to", "folder", repository=repository)
+    wrong = _run(photos, out, "--to", "folder")
     assert wrong.returncode == 1 and "choose another folder" in wrong.stderr and "Traceback" not in wrong.stderr
     assert "What is written stays" in wrong.stderr
 

@@ -42,4 +42,4 @@ def _fail(tensors: dict, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "broken")
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:] == ["broken"])

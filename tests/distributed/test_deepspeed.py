@@ -78,9 +78,7 @@ def test_a_run_does_not_go_on_where_its_optimizer_cannot_be_read(runs, tmp_path)
         launch(WORKER, ONE, tmp_path, "whole", 16, "resume")
 
 
-def test_the_configuration_with_autocast_rounds_no_weight(runs, tmp_path, monkeypatch):
-    # The file names another one relative to the root of the repository.
-    monkeypatch.chdir(ROOT)
+def test_the_configuration_with_autocast_rounds_no_weight(runs, tmp_path):
     launcher = ["--config_file", str(CONFIGS / "deepspeed_zero2.yaml"), "--num_processes", "2"]
     launch(WORKER, launcher, tmp_path, "launched", 8, "distill")
     found, ddp = _report(tmp_path / "distill")["losses"], _report(runs / "ddp" / "distill")["losses"]

@@ -1,40 +1,19 @@
 """Evaluation by two processes on the CPU, started by the real launcher, against one."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from face_sets import save_model, write_bin, write_people
+from processes import ONE, ROOT, TWO, run_launched
 from safetensors.numpy import load_file
 
 
-TESTS = Path(__file__).parents[1]
-ROOT = TESTS.parent
-LAUNCH = [sys.executable, "-m", "accelerate.commands.launch"]
-ONE = ["--cpu", "--num_processes", "1"]
-TWO = ["--config_file", str(ROOT / "examples" / "accelerate_configs" / "two_cpu_processes.yaml")]
-SCRIPT = str(ROOT / "examples" / "run_verification.py")
-WORKER = str(Path(__file__).with_name("extraction_worker.py"))
+SCRIPT = ROOT / "examples" / "run_verification.py"
+WORKER = Path(__file__).with_name("extraction_worker.py")
 
 pytestmark = pytest.mark.distributed
-
-
-def _launch(launcher: list[str], *command: str) -> subprocess.CompletedProcess:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(TESTS), str(ROOT / "src")]),
-        "OMP_NUM_THREADS": "1",
-    }
-    options = [*LAUNCH, "--main_process_port", str(port), *launcher, *command]
-    return subprocess.run(options, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def _rows(folder: Path) -> np.ndarray:
@@ -51,8 +30,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two(root):
-    done = _launch(TWO, WORKER, str(root / "model"), str(root / "two"), str(root / "faces.bin"))
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = run_launched(TWO, WORKER, root / "model", root / "two", root / "faces.bin")
     assert sorted(line for line in done.stdout.splitlines() if line.startswith("record")) == [
         "record: False",
         "record: True",
@@ -61,9 +39,8 @@ def two(root):
 
 
 def test_two_processes_equal_one(root, two):
-    command = ["--model", str(root / "model"), "--pairs", str(root / "faces.bin"), "--output", str(root / "one")]
-    done = _launch(ONE, SCRIPT, *command, "--batch-size", "4")
-    assert done.returncode == 0, done.stderr[-3000:]
+    command = ["--model", root / "model", "--pairs", root / "faces.bin", "--output", root / "one"]
+    done = run_launched(ONE, SCRIPT, *command, "--batch-size", 4)
     assert done.stdout.count("# Face verification") == 1
     one_rows, two_rows = (_rows(folder / "embeddings" / "faces") for folder in (root / "one", two))
     np.testing.assert_allclose(two_rows, one_rows, rtol=1e-4, atol=1e-5)
@@ -80,8 +57,7 @@ def test_one_process_goes_on_where_two_were(root, two):
     for path in (parts[1], parts[-1]):
         path.unlink()
         kept.pop(path)
-    done = _launch(ONE, WORKER, str(root / "model"), str(two), str(root / "faces.bin"))
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_launched(ONE, WORKER, root / "model", two, root / "faces.bin")
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     np.testing.assert_allclose(_rows(two / "embeddings" / "faces"), expected, rtol=1e-4, atol=1e-5)
 
@@ -89,9 +65,9 @@ def test_one_process_goes_on_where_two_were(root, two):
 def test_an_error_ends_both_processes(root, two, tmp_path):
     """One that only the main process meets, and one in the share of the other."""
     save_model(tmp_path / "model", seed=1)
-    done = _launch(TWO, WORKER, str(tmp_path / "model"), str(two), str(root / "faces.bin"))
+    done = run_launched(TWO, WORKER, tmp_path / "model", two, root / "faces.bin", check=False)
     assert done.returncode != 0 and "has the results of another model: its weights_sha256 is" in done.stderr
     people = write_people(tmp_path / "people")
     (people / "person3" / "person3_0001.png").write_bytes(b"no image")
-    done = _launch(TWO, WORKER, str(root / "model"), str(tmp_path / "out"), str(people))
+    done = run_launched(TWO, WORKER, root / "model", tmp_path / "out", people, check=False)
     assert done.returncode != 0 and "cannot be decoded" in done.stderr

@@ -1,20 +1,19 @@
 """Losses over classes that are split over two gloo processes, against one process with all images and classes."""
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import sharded_cases as cases
 import torch
 from dense_losses import assert_close
+from processes import environment
 from safetensors.torch import load_file, save_file
+from warm_python import warm_python
 
 from headshare_hf.losses import chunked_cross_entropy, chunked_kd
 
 
-TESTS = Path(__file__).parents[1]
 pytestmark = pytest.mark.distributed
 
 
@@ -31,11 +30,9 @@ def inputs():
 def two(inputs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sharded")
     save_file(inputs, folder / "inputs.safetensors")
-    paths = os.pathsep.join([str(TESTS), str(TESTS.parent / "src")])
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(TESTS / "distributed" / "sharded_worker.py")]
+    command = [warm_python(), str(Path(__file__).with_name("sharded_worker.py"))]
     running = [
-        subprocess.Popen([*command, str(rank), str(folder)], env=environment, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen([*command, str(rank), str(folder)], env=environment(), stderr=subprocess.PIPE, text=True)
         for rank in (0, 1)
     ]
     errors = [process.communicate(timeout=400)[1] for process in running]

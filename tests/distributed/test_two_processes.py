@@ -1,15 +1,12 @@
 """Two processes on the CPU, started by the real launcher, against one."""
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import ONE, TWO, launch
 from safetensors.torch import load_file
 from toys import ToyImages, noise_pairs
 
@@ -17,34 +14,17 @@ from headshare_hf import HeadShareForImageClassification, HeadShareImageProcesso
 from headshare_hf.evaluation import Verifier, verification_metrics
 
 
-TESTS = Path(__file__).parents[1]
-ROOT = TESTS.parent
-LAUNCH = [sys.executable, "-m", "accelerate.commands.launch"]
-TWO = ["--config_file", str(ROOT / "examples" / "accelerate_configs" / "two_cpu_processes.yaml")]
-
 pytestmark = pytest.mark.distributed
 
 
 def _launch(folder: Path, batch: int, launcher: list[str], mode: str = "start") -> list[dict]:
-    folder.mkdir(exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(TESTS), str(ROOT / "src")]),
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [*LAUNCH, "--main_process_port", str(port), *launcher, str(Path(__file__).with_name("worker.py"))]
-    done = subprocess.run([*command, str(folder), str(batch), mode], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("report_*.json"))]
+    return launch(Path(__file__).with_name("worker.py"), launcher, folder, batch, mode)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("distributed")
-    one = _launch(folder / "one", 16, ["--cpu", "--num_processes", "1"])
+    one = _launch(folder / "one", 16, ONE)
     two = _launch(folder / "two", 8, TWO)
     return folder, one, two
 
@@ -92,7 +72,7 @@ def test_two_processes_resume(runs, tmp_path):
 
 
 def test_shared_class_centers_in_two_processes_equal_one(tmp_path):
-    (one,) = _launch(tmp_path / "one", 16, ["--cpu", "--num_processes", "1"], mode="faces")
+    (one,) = _launch(tmp_path / "one", 16, ONE, mode="faces")
     left, right = _launch(tmp_path / "two", 8, TWO, mode="faces")
     assert left["losses"] == pytest.approx(one["losses"], rel=1e-5)
     expected = load_file(tmp_path / "one" / "weights_0.safetensors")
@@ -107,7 +87,7 @@ def test_shared_class_centers_in_two_processes_equal_one(tmp_path):
 
 
 def test_contrastive_memories_in_two_processes_equal_one_and_resume(tmp_path):
-    (one,) = _launch(tmp_path / "one", 16, ["--cpu", "--num_processes", "1"], mode="contrastive")
+    (one,) = _launch(tmp_path / "one", 16, ONE, mode="contrastive")
     left, right = _launch(tmp_path / "two", 8, TWO, mode="contrastive")
     assert left["losses"] == right["losses"] == pytest.approx(one["losses"], rel=1e-5)
     expected = load_file(tmp_path / "one" / "weights_0.safetensors")

@@ -7,12 +7,11 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from processes import ROOT, environment, run_python
 
 
-ROOT = Path(__file__).parents[2]
 CONFIG = """
 title: Two rows
 data: {name: DATA, image_size: 16, augmentation: crop_white, validation_fraction: 0.2, max_train_samples: 300}
@@ -29,22 +28,11 @@ methods:
 
 
 def _command(folder, *options):
-    return [
-        sys.executable,
-        "examples/compare.py",
-        "--config",
-        str(folder / "c.yaml"),
-        "--output",
-        str(folder / "out"),
-        *options,
-    ]
+    return ["examples/compare.py", "--config", str(folder / "c.yaml"), "--output", str(folder / "out"), *options]
 
 
 def _run(folder, *options, check=True):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(_command(folder, *options), cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert not check or done.returncode == 0, done.stderr[-3000:]
-    return done
+    return run_python(*_command(folder, *options), check=check)
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +45,10 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def first(folder):
     """A comparison that was killed in its first cells, and then brought to its end."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     process = subprocess.Popen(
-        _command(folder, "--rows", "kd", "sh_kd", "--jobs", "2"),
+        [sys.executable, *_command(folder, "--rows", "kd", "sh_kd", "--jobs", "2")],
         cwd=ROOT,
-        env=environment,
+        env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -117,7 +104,7 @@ def test_rows_are_added_and_a_failing_one_takes_no_other_with_it(folder, first):
 
 def test_nothing_is_trained_for_a_report_or_with_other_options(folder, first, capsys):
     main = runpy.run_path(str(ROOT / "examples" / "compare.py"))["main"]
-    options = _command(folder)[2:]
+    options = _command(folder)[1:]
     main([*options, "--report"])
     printed = capsys.readouterr().out
     assert (
@@ -130,7 +117,7 @@ def test_nothing_is_trained_for_a_report_or_with_other_options(folder, first, ca
 
 
 def _main(folder, *options):
-    runpy.run_path(str(ROOT / "examples" / "compare.py"))["main"]([*_command(folder)[2:], *options])
+    runpy.run_path(str(ROOT / "examples" / "compare.py"))["main"]([*_command(folder)[1:], *options])
 
 
 def test_another_row_to_compare_with_needs_no_other_file(folder, first, capsys):

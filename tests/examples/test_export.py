@@ -1,14 +1,12 @@
 """The script that exports a student, as a user starts it."""
 
 import json
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from face_sets import save_model, write_bin, write_people
+from processes import ROOT, run_python
 from toys import resnet
 
 from headshare_hf import HeadShareImageProcessor
@@ -16,14 +14,11 @@ from headshare_hf.hub import OnnxModel
 from headshare_hf.hub.export_run import ExportOptions, run_export
 
 
-ROOT = Path(__file__).parents[2]
 DATA = ROOT / "examples" / "data" / "omniglot-8alphabets"
 
 
 def _run(*options: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, "examples/export.py", *options]
-    return subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True)
+    return run_python("examples/export.py", *options, check=False)
 
 
 @pytest.mark.slow

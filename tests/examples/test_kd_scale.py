@@ -1,29 +1,24 @@
 """How sharp a teacher is at several scales, as a user asks for it."""
 
-import os
 import re
 import runpy
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from processes import ROOT, run_python
 from toys import resnet
 
 from headshare_hf import HeadShareImageProcessor
 from headshare_hf.data import ImageClassificationDataset, load_splits
 
 
-ROOT = Path(__file__).parents[2]
 RECIPE = ["--config", "examples/configs/omniglot_th_kd.yaml", "--data.max_train_samples", "242"]
 RECIPE += ["--training.use_cpu", "true"]
 
 
 def _run(*options: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, "examples/kd_scale.py", *RECIPE, *options]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    return run_python("examples/kd_scale.py", *RECIPE, *options, check=False)
 
 
 @pytest.fixture

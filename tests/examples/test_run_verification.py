@@ -1,31 +1,24 @@
 """The script that evaluates face models, as a user starts it."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from face_sets import save_model, write_bin, write_people
+from processes import ROOT, environment, run_python
 from transformers import pipeline
 
 import headshare_hf  # noqa: F401 (registers the pipeline)
 
 
-ROOT = Path(__file__).parents[2]
-
-
-def _command(*options: str) -> dict:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, "examples/run_verification.py", *options]
-    return {"args": command, "cwd": ROOT, "env": environment, "text": True}
+SCRIPT = str(ROOT / "examples" / "run_verification.py")
 
 
 def _run(*options: str) -> subprocess.CompletedProcess:
-    return subprocess.run(**_command(*options), capture_output=True)
+    return run_python(SCRIPT, *options, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +53,8 @@ def test_the_same_command_goes_on_after_a_kill(root, tmp_path):
     options = ["--model", str(root / "model"), "--pairs", str(root / "faces.bin"), str(root / "people")]
     options += ["--output", str(tmp_path), "--batch-size", "1"]
     first = tmp_path / "embeddings" / "faces" / "rows-0000000000.safetensors"
-    with subprocess.Popen(**_command(*options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    command, nowhere = [sys.executable, SCRIPT, *options], subprocess.DEVNULL
+    with subprocess.Popen(command, env=environment(), stdout=nowhere, stderr=nowhere) as process:
         while process.poll() is None and not first.is_file():
             time.sleep(0.002)
         process.kill()

@@ -1,16 +1,15 @@
 """The example scripts as a user starts them."""
 
 import json
-import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 from datasets import Dataset
 from huggingface_hub import ModelCard
+from processes import ROOT, environment, run_python
 from safetensors.torch import load_file
 
 from headshare_hf import (
@@ -23,18 +22,13 @@ from headshare_hf.data import draw_pairs, load_splits
 from headshare_hf.trainer import is_finished
 
 
-ROOT = Path(__file__).parents[2]
 FAST = "--training.num_train_epochs 1 --data.max_train_samples 256 --data.max_eval_samples 242 --training.use_cpu true"
 
 
 def _run(
     script: str, *options: str, launcher: tuple[str, ...] = (), check: bool = True
 ) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, *launcher, f"examples/{script}", *options]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert not check or done.returncode == 0, done.stderr[-3000:]
-    return done
+    return run_python(*launcher, f"examples/{script}", *options, check=check)
 
 
 @pytest.mark.slow
@@ -133,10 +127,9 @@ def test_the_chain_killed_in_its_second_run_goes_on_there(tmp_path):
     (tmp_path / "chain.yaml").write_text(CHAIN)
     runs, teacher = tmp_path / "runs", tmp_path / "runs" / "2_teacher"
     options = ["--config", str(tmp_path / "chain.yaml"), "--training.output_dir", str(runs)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     command = [sys.executable, "examples/run_distill.py", *options]
     with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as run:
         while run.poll() is None and not (teacher / "checkpoint-4").is_dir():
             time.sleep(0.02)
