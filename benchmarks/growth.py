@@ -162,7 +162,7 @@ def sweeps(arguments: argparse.Namespace) -> dict[str, dict[str, list[int]]]:
 def point(sweep: str, form: str, value: int, arguments: argparse.Namespace) -> dict[str, float]:
     """The same in processes of its own; one thread each, so that processes are compared and not threads."""
     processes = value if sweep == "processes" else 1
-    threads = "1" if sweep == "processes" else str(arguments.threads or os.cpu_count())
+    threads = "1" if sweep == "processes" else str(arguments.threads or machine(arguments.device)["cores"])
     command = [sys.executable]
     if processes > 1:
         command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]

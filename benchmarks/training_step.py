@@ -34,6 +34,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "float32, channels_last": {"channels_last": True},
     "float32, folded": {"fold_teacher": True},
     "float32, all switches": FAST,
+    "float32, all switches, optimizer not fused": {**FAST, "fused_optimizer": False},
     "bfloat16, all switches": {**FAST, "bf16": True},
     "stored, float32, all switches": {**FAST, "stored": True},
     "stored, bfloat16, all switches": {**FAST, "stored": True, "bf16": True},

@@ -72,6 +72,25 @@ def test_divergences_of_parts_combine_in_any_grouping(kind, frozen):
             assert_close(head.weight.grad, exact.weight.grad)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_part_without_classes_changes_nothing(frozen):
+    """A process has none where there are few classes for many processes."""
+    embeddings, teacher = torch.randn(5, WIDTH, requires_grad=True), torch.randn(5, WIDTH)
+    head = make_head("linear", WIDTH, NUM_LABELS).requires_grad_(not frozen)
+    whole = ClassMatrix.of(head)
+    empty = replace(whole, weight=whole.weight[:0], bias=whole.bias[:0])
+    found = []
+    for parts in ([whole], [whole, empty], [empty, whole]):
+        embeddings.grad = head.weight.grad = None
+        scores = [softened_scores(embeddings, part, teacher, part, 4.0, 2.0) for part in parts]
+        loss = divergence(combine_softened(scores), 4.0)
+        loss.backward()
+        found.append([loss.detach(), embeddings.grad, *([] if frozen else [head.weight.grad])])
+    for others in found[1:]:
+        for expected, value in zip(found[0], others, strict=True):
+            assert_close(value, expected)
+
+
 def test_one_label_and_nothing_else_in_a_part():
     """Its part has no other class, so that the sum over the others is empty there."""
     head, embeddings = make_head("linear", WIDTH, NUM_LABELS), torch.randn(1, WIDTH)

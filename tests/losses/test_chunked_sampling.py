@@ -61,6 +61,13 @@ def test_two_parts_draw_what_one_does():
     assert torch.equal(torch.cat([left, right]), whole)
 
 
+def test_no_class_at_all_may_be_drawn():
+    """As by a process with few classes, none of them a label."""
+    empty = [step for step in range(30) if not len(_drawn(8, torch.tensor([-1, 9]), rate=0.05, step=step)[0])]
+    assert empty
+    assert _drawn(8, torch.tensor([-1, 9]), rate=0.05, step=empty[0])[1].tolist() == [-1, -1]
+
+
 @pytest.mark.parametrize("kind", ["linear", "arcface"])
 def test_value_and_gradients_are_those_of_the_chosen_classes_alone(kind, padded):
     head, z = make_head(kind, WIDTH, NUM_LABELS), torch.randn(5, WIDTH, requires_grad=True)

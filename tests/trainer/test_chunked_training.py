@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from toys import NUM_LABELS, ToyImages, arguments, assert_same, losses, resnet, snapshot, vit
 
 from headshare_hf import DistillationTrainer
+from headshare_hf.losses.class_matrix import ClassMatrix
 from headshare_hf.models import find_classifier
 from headshare_hf.trainer import large_heads
 
@@ -161,6 +162,16 @@ def test_a_foreign_teacher_with_a_second_head_is_still_refused(tmp_path):
     args = arguments(tmp_path, method="th_kd_coupled", chunked_losses=True)
     with pytest.raises(ValueError, match="not those of its classifier on its embedding"):
         DistillationTrainer(student, args, teacher=teacher, train_dataset=ToyImages()).train()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_chunks_have_the_precision_of_the_training(precision, tmp_path, monkeypatch):
+    monkeypatch.setattr("headshare_hf.losses.products.has_bfloat16", lambda device: True)
+    seen, of = [], ClassMatrix.of.__func__
+    monkeypatch.setattr(ClassMatrix, "of", classmethod(lambda cls, head: seen.append(of(cls, head)) or seen[-1]))
+    _trained(tmp_path, "th_kd_coupled", {}, {"bf16": precision == "bf16", "chunked_losses": True, "max_steps": 1})
+    expected = torch.bfloat16 if precision == "bf16" else None
+    assert seen and {classes.rounded for classes in seen} == {expected}
 
 
 def test_many_classes_switch_by_themselves(tmp_path, monkeypatch):

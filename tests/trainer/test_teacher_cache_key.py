@@ -2,6 +2,7 @@
 
 import json
 
+import datasets
 import pytest
 from cached_runs import (
     CROPS,
@@ -15,10 +16,11 @@ from cached_runs import (
     second_run,
     train,
 )
-from toys import arguments, resnet
+from PIL import Image
+from toys import NUM_LABELS, arguments, resnet
 
 from headshare_hf import DistillationTrainer, HeadShareImageProcessor
-from headshare_hf.data import ImageClassificationDataset
+from headshare_hf.data import ImageClassificationDataset, load_splits
 from headshare_hf.trainer import TeacherCacheError
 
 
@@ -88,6 +90,19 @@ def test_images_exchanged_below_the_same_names_are_noticed(tmp_path):
         data = images(drawings(seed=seed))
         data.fingerprint = "the same"
         train(cached_trainer(tmp_path / name, tmp_path / "cache", data, max_steps=1))
+    assert len(folders(tmp_path / "cache")) == 2
+
+
+def test_one_image_exchanged_in_its_file_is_noticed(tmp_path):
+    for label in range(NUM_LABELS):
+        (tmp_path / "data" / "train" / f"class{label}").mkdir(parents=True)
+    for number, row in enumerate(drawings(40).cast_column("image", datasets.Image())):
+        row["image"].save(tmp_path / "data" / "train" / f"class{row['label']}" / f"{number}.png")
+    for name in ("first", "second"):
+        (split,) = load_splits(str(tmp_path / "data"), ["train"])
+        train(cached_trainer(tmp_path / name, tmp_path / "cache", images(split), max_steps=1))
+        (_, exchanged, *_) = sorted((tmp_path / "data").rglob("*.png"))
+        Image.new("RGB", (20, 20), "red").save(exchanged)
     assert len(folders(tmp_path / "cache")) == 2
 
 

@@ -11,7 +11,7 @@ from .batched import BatchedImages
 from .cache import ImageCache, MemoryImageCache, shared_bytes
 from .images import LabeledImages, LabeledSplit, as_images
 from .mapped_cache import MappedImageCache
-from .mapped_cache_key import image_cache_key
+from .mapped_cache_key import content_digest, image_cache_key
 from .pixels import BatchPixels, ImageReader, RecipePixels, drop_corrupt, working_size
 from .recipes import RecipeAugmentation
 from .transforms import BATCH_AUGMENTATIONS, BatchAugmentation, Normalizer
@@ -91,6 +91,7 @@ class ImageClassificationDataset(BatchedImages):
         self.labels = torch.from_numpy(images.labels)
         self.label_names = list(images.label_names)
         self.fingerprint = images.fingerprint
+        self._images = images
         self.with_index, self.with_view = with_index, with_view
         # Shared, so that workers that outlive an epoch see the next one.
         self._epoch = shared_bytes(8).view(torch.int64)
@@ -105,6 +106,10 @@ class ImageClassificationDataset(BatchedImages):
         # One view or two are the same whatever the seed, which only says when each is shown.
         unused = () if augmentation_views is not None else ("seed",)
         self.view_settings = {key: value for key, value in self.preparation.items() if key not in unused}
+
+    def content_digest(self) -> str:
+        """See [`content_digest`]: unlike the fingerprint it also differs where an image file was replaced."""
+        return content_digest(self._images)
 
     @property
     def num_classes(self) -> int:

@@ -33,7 +33,7 @@ def image_cache_key(images: LabeledImages, settings: Mapping[str, Any]) -> dict[
         "format": _FORMAT,
         "split": images.split,
         "fingerprint": images.fingerprint,
-        "content": _content_digest(images),
+        "content": content_digest(images),
         "processor": {name: str(value) for name, value in settings.items() if name not in _LATER},
         # Other versions may decode and resize to other pixels.
         "pillow": PIL.__version__,
@@ -41,8 +41,16 @@ def image_cache_key(images: LabeledImages, settings: Mapping[str, Any]) -> dict[
     }
 
 
-def _content_digest(images: LabeledImages) -> str:
-    """SHA-256 of some images, evenly spread, or of sizes and times of all files where images are files."""
+def content_digest(images: LabeledImages) -> str:
+    """
+    SHA-256 of some images, evenly spread, or of sizes and times of all files where images are files.
+
+    Args:
+        images ([`LabeledImages`]): The images.
+
+    Raises:
+        FileNotFoundError: An image is in a file that is not there.
+    """
     digest = hashlib.sha256()
     rows = sorted({int(row) for row in np.linspace(0, len(images) - 1, _SAMPLED_IMAGES)})
     sample = images.entries(rows)

@@ -187,7 +187,7 @@ class _SoftenedScores(torch.autograd.Function):
             *fixed_softmax.kept,
         )
         ctx.student, ctx.teacher = student, teacher
-        result = log_sum.squeeze(1), fixed_log_sum.squeeze(1), gap.div_(fixed_softmax.total).squeeze(1)
+        result = log_sum.squeeze(1), fixed_log_sum.squeeze(1), fixed_softmax.mean(gap).squeeze(1)
         ctx.mark_non_differentiable(result[1])
         return result
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from ..data.randomness import device_bits, random_bits
 from .class_matrix import ClassMatrix
@@ -49,8 +50,9 @@ def sample_classes(
     # Labels elsewhere mark a place behind the last class.
     drawn[torch.where(here, columns, len(classes))] = True
     chosen, padded = _numbers(drawn[:-1], sample_rate, len(columns))
-    places = torch.searchsorted(chosen, columns).clamp(max=len(chosen) - 1)
-    here = here & (chosen[places] == columns)
+    places = torch.searchsorted(chosen, columns)
+    # A place behind the last one holds no class; perhaps none was drawn at all.
+    here = here & (F.pad(chosen, (0, 1), value=-1)[places] == columns)
     return replace(classes, chosen=chosen, padded=padded), torch.where(here, places, -1)
 
 

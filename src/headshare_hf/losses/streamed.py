@@ -65,6 +65,11 @@ class RunningSoftmax:
             self.kept += [logits, highest.clone()]
         return shrinking
 
+    def mean(self, sums: torch.Tensor) -> torch.Tensor:
+        """`sums` over the weights, of shape `(batch_size, n)`, divided by their total in place; 0 without any class."""
+        # The largest of any weights is 1, so that a smaller total is that of none.
+        return sums.div_(self.total.clamp(min=1))
+
     def log_sum(self) -> torch.Tensor:
         """log Σ exp(logit) of shape `(batch_size, 1)`; `NOTHING` where there was nothing to add."""
         return (self._highest + self.total.log()).clamp_(min=NOTHING)
@@ -141,7 +146,7 @@ def softmax_means(queries: torch.Tensor, slopes: torch.Tensor, classes: ClassMat
         if chunk.bias is not None:
             bias.mul_(shrinking).add_((weights @ chunk.bias).unsqueeze(1))
         chunk.add_rows(weights, rows.mul_(shrinking))
-    return SoftmaxMeans(softmax.log_sum().squeeze(1), rows.div_(softmax.total), bias.div_(softmax.total).squeeze(1))
+    return SoftmaxMeans(softmax.log_sum().squeeze(1), softmax.mean(rows), softmax.mean(bias).squeeze(1))
 
 
 def with_gradient(values: torch.Tensor, queries: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:

@@ -58,6 +58,7 @@ def cache_key(
         "data": {
             "labels": None if labels is None else run_folder.weights_digest({"labels": labels}),
             "fingerprint": dataset.fingerprint,
+            "content": dataset.content_digest(),
             "sample": _sample_digest(dataset.every_view()),
             "preparation": dataset.view_settings,
         },

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cached_property, partial
 from typing import Any, cast
 
@@ -228,7 +229,9 @@ class DistillationTrainer(OptimizingTrainer):
             sides = _features(output), _features(seen, self.teacher.head)
             batch.auxiliary = auxiliary_losses(self._auxiliaries, self.objective.weights, *sides, inputs)
             batch.companion_share = self._companion_share()
-        parts = self.objective(batch)
+        # accelerate leaves autocast with the student, which has computed the logits in it; chunks compute them only now.
+        with self.accelerator.autocast() if self._chunked else nullcontext():
+            parts = self.objective(batch)
         if model.training:
             self.meter.add(parts, self.state.global_step + 1)
         return (parts["loss"], {"logits": output.logits}) if return_outputs else parts["loss"]
