@@ -16,14 +16,20 @@ def _store(folder, name, accuracies):
         row: {"options": {}, "seeds": {str(seed): {"last": {"accuracy": value}} for seed, value in enumerate(values)}}
         for row, values in accuracies.items()
     }
-    (folder / f"{name}.json").write_text(json.dumps({"rows": list(accuracies), "cells": cells}))
+    for row, options in {"large": {"student": {"backbone": "resnet20"}}, "of_large": {"taught_by": "large"}}.items():
+        cells.get(row, {}).update(options=options)
+    common = {"student": {"backbone": "resnet8"}, "teacher": {}, "training": {}, "teacher_training": {}}
+    content = {"rows": list(accuracies), "cells": cells, "baseline": "kd", "comparison": common}
+    (folder / f"{name}.json").write_text(json.dumps(content))
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(site_pooled, "SETS", {"A": "a", "B": "b"})
+    monkeypatch.setattr(site_pooled, "SETS", {"A": "a", "B": "b", "C": "c"})
+    both = {"large": [0.9, 0.9], "of_large": [0.25, 0.35]}
     _store(tmp_path, "a", {"kd": [0.50, 0.52], "th": [0.51, 0.53], "once": [0.9, 0.9]})
-    _store(tmp_path, "b", {"kd": [0.20, 0.30], "th": [0.23, 0.33]})
+    _store(tmp_path, "b", {"kd": [0.20, 0.30], "th": [0.23, 0.33], **both})
+    _store(tmp_path, "c", {"kd": [0.20, 0.30], **both})
     return tmp_path
 
 
@@ -31,12 +37,12 @@ def test_differences_are_taken_within_a_set_and_a_seed(folder):
     table = [
         [cell.strip() for cell in line.split("|")[1:-1]] for line in site_pooled.pooled("kd", folder).splitlines()
     ]
-    assert table[0][:4] == ["method", "A", "B", "pairs"]
-    # A row of one set alone, and the baseline, are not there.
-    assert [cells[0] for cells in table[2:]] == ["th"]
-    assert table[2][1:4] == ["+1.00", "+3.00", "4"]
+    assert table[0][:5] == ["method", "A", "B", "C", "pairs"]
+    # A row of one set alone, a teacher, and the baseline, are not there.
+    assert [cells[0] for cells in table[2:]] == ["th", "of_large"]
+    assert table[2][1:5] == ["+1.00", "+3.00", "", "4"] and table[3][1:5] == ["", "+5.00", "+5.00", "4"]
     # Mean 2; sample deviation 1.1547 of four differences, t of three degrees of freedom 3.1824.
-    assert table[2][4] == "+2.00 [+0.16, +3.84]"
+    assert table[2][5] == "+2.00 [+0.16, +3.84]"
 
 
 def test_a_baseline_that_no_set_has_is_refused(folder):

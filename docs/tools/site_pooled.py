@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from headshare_hf.evaluation import PairedDifference, compare_paired
-from headshare_hf.trainer.comparison_values import difference_columns, markdown, student_rows, values_of
+from headshare_hf.trainer.comparison_teachers import rival_rows
+from headshare_hf.trainer.comparison_values import difference_columns, markdown, values_of
 
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -30,7 +31,8 @@ def pooled(baseline: str, folder: Path = RESULTS) -> str:
         folder (`Path`): Where the stored comparisons are.
     """
     sets = {title: _accuracies(folder / f"{name}.json") for title, name in SETS.items()}
-    rows = [row for row in next(iter(sets.values())) if sum(row in found for found in sets.values()) > 1]
+    known = dict.fromkeys(row for found in sets.values() for row in found)
+    rows = [row for row in known if sum(row in found for found in sets.values()) > 1]
     together = compare_paired(_together(list(sets.values()), rows), baseline)
     columns = {"method": {row: row for row in together}}
     for title, found in sets.items():
@@ -42,7 +44,7 @@ def pooled(baseline: str, folder: Path = RESULTS) -> str:
 
 def _accuracies(path: Path) -> dict[str, dict[int, float]]:
     content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return values_of(student_rows(content))
+    return values_of(rival_rows(content))
 
 
 def _together(sets: Sequence[Mapping[str, Mapping[int, float]]], rows: Sequence[str]) -> dict[str, dict[int, float]]:

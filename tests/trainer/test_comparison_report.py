@@ -165,6 +165,25 @@ def test_teachers_are_compared_with_a_row_that_is_the_teacher_alone(content):
     assert "one ordinary teacher" not in _legend(text)
 
 
+def test_a_teacher_is_no_rival_and_is_not_compared_with_itself(content):
+    """Else it would make the p values of methods larger, and the mean of its similarities that of a copy and of strangers."""
+    before = render_comparison(content)
+    options = {"method": "plain", "student": {"backbone": "resnet14"}}
+    for row, more in {"alone_14": {}, "long": {"num_train_epochs": 30}}.items():
+        seeds = {str(seed): cell_result(row, value) for seed, value in enumerate((0.89, 0.91, 0.93))}
+        content["cells"][row] = {"options": {**options, **more}, "seeds": seeds}
+    content["cells"]["kd"]["options"]["taught_by"] = "long"
+    content["rows"] += ["alone_14", "long"]
+    found = _table(render_comparison(content))
+    assert list(found) == ["alone", "kd", "sh"] and found["alone"]["p"] == _table(before)["alone"]["p"]
+    assert "long" in _table(render_teachers(content))
+    measured = _table(render_analysis(content))
+    for row in ("alone_14", "long"):
+        assert measured[row]["CKA with the teacher"] == "" and measured[row]["effective dimension"] == "3.0"
+    content["baseline"] = "long"
+    assert list(_table(render_comparison(content))) == ["alone", "kd", "sh", "long"]
+
+
 def test_a_teacher_that_was_given_has_the_accuracy_that_its_students_saw(content):
     del content["cells"][TEACHER]
     content["comparison"]["teacher"] = {"name_or_path": "someone/teacher"}

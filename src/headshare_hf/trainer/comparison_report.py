@@ -18,7 +18,7 @@ from ..evaluation import (
 )
 from .comparison import cell_name
 from .comparison_checks import AROUND, OTHER_ROWS
-from .comparison_teachers import render_teachers
+from .comparison_teachers import render_teachers, rival_rows
 from .comparison_values import (
     difference_columns,
     difference_legend,
@@ -46,6 +46,9 @@ _MEASURES = {
     "effective dimension": ("effective_dimension", 1, 1),
     "calibration error, %": ("expected_calibration_error", 100, 1),
 }
+# What a network is by itself. Beside the ordinary teacher another training of the same network says little, and the one
+# with its seed, which is the teacher itself, nothing.
+_OF_ITSELF = ("alignment", "effective_dimension", "expected_calibration_error")
 # Of them, the panels of the plot.
 _PLOTTED = (
     "CKA with the teacher",
@@ -71,7 +74,7 @@ def render_comparison(content: Mapping[str, Any]) -> str:
     Args:
         content (`Mapping[str, Any]`): What the JSON file of [`ComparisonResults`] holds.
     """
-    rows, baseline = student_rows(content), content["baseline"]
+    rows, baseline = rival_rows(content), content["baseline"]
     last, best = values_of(rows), values_of(rows, weights="best")
     per_class = values_of(rows, "mean_per_class_accuracy")
     differences = compare_paired(last, baseline) if baseline in last else {}
@@ -90,7 +93,8 @@ def render_comparison(content: Mapping[str, Any]) -> str:
         "±: standard deviation over the seeds.",
         *([difference_legend(baseline, differences)] if differences else []),
         "Seconds: of all trainings of one student, those of its temporary student and of a teacher of its own included, "
-        "without that of the ordinary teacher. Memory: the peak, of the process on a CPU, of the allocator on an accelerator.",
+        "without that of the ordinary teacher. Memory: the peak, of the process on a CPU, of the allocator on an accelerator; it "
+        "has buffers too, as CRD's memories of all images are, which are no parameters.",
         *([published_legend(content)] if published else []),
     ]
     return f"{markdown(columns, list(last))}\n\n{' '.join(legend)}"
@@ -106,13 +110,17 @@ def render_analysis(content: Mapping[str, Any]) -> str:
     rows = student_rows(content)
     columns: dict[str, dict[str, str]] = {"method": {row: row for row in rows}}
     for title, (name, scale, digits) in _MEASURES.items():
-        found = {row: fmean(values.values()) for row, values in values_of(rows, name).items()}
+        found = {row: fmean(values.values()) for row, values in _measured(content, name).items()}
         if name == "mixed_accuracy":
             # The head of the teacher that a row was distilled from is the one that its student shares.
-            own = values_of(rows, f"own_teacher.{name}")
+            own = _measured(content, f"own_teacher.{name}")
             found |= {row: fmean(values.values()) for row, values in own.items()}
         columns[title] = {row: f"{scale * value:.{digits}f}" for row, value in found.items()}
     return f"{markdown(columns, list(rows))}\n\n{_ANALYSIS_LEGEND}"
+
+
+def _measured(content: Mapping[str, Any], name: str) -> dict[str, dict[int, float]]:
+    return values_of((student_rows if name in _OF_ITSELF else rival_rows)(content), name)
 
 
 def write_report(content: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -130,7 +138,7 @@ def write_report(content: Mapping[str, Any], folder: Path) -> list[Path]:
     table, rows = folder / "table.md", student_rows(content)
     tables = [render_comparison(content), render_teachers(content), render_analysis(content)]
     table.write_text("\n\n".join(filter(None, tables)) + "\n", encoding="utf-8")
-    summaries, title = summarize(values_of(rows)), content["title"] or "Test accuracy"
+    summaries, title = summarize(values_of(rival_rows(content))), content["title"] or "Test accuracy"
     plots = [
         plot_curves_with_bands(_curves(rows, "curve"), folder / "curves.png"),
         plot_reliability(
@@ -138,7 +146,7 @@ def write_report(content: Mapping[str, Any], folder: Path) -> list[Path]:
             folder / "reliability.png",
             "bins of all seeds together, ECE their mean",
         ),
-        plot_similarities(_similarities(rows), folder / "similarity.png"),
+        plot_similarities(_similarities(content), folder / "similarity.png"),
     ]
     losses = _curves(rows, "loss_curve")
     if losses:
@@ -161,7 +169,7 @@ def _are_close(first: dict[str, dict[int, float]], second: dict[str, dict[int, f
 
 def _costs(content: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     seconds, memory, published, further = {}, {}, {}, {}
-    for row, cells in student_rows(content).items():
+    for row, cells in rival_rows(content).items():
         costs = [cell["cost"] for cell in cells.values()]
         peaks = [cost["peak_memory_mib"] for cost in costs if cost["peak_memory_mib"] is not None]
         seconds[row] = f"{fmean(_seconds(content, row, seed) for seed in cells):.0f}"
@@ -189,11 +197,11 @@ def _calibration(cells: Mapping[str, Any]) -> Calibration:
     return pool_calibrations([Calibration(**cell["last"]["calibration"]) for cell in cells.values()])
 
 
-def _similarities(rows: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    found: dict[str, dict[str, float | None]] = {row: {} for row in rows}
+def _similarities(content: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+    found: dict[str, dict[str, float | None]] = {row: {} for row in student_rows(content)}
     for title in _PLOTTED:
         name, scale, _ = _MEASURES[title]
-        values = values_of(rows, name)
-        for row in rows if values else ():
+        values = _measured(content, name)
+        for row in found if values else ():
             found[row][title] = scale * fmean(values[row].values()) if row in values else None
     return found

@@ -65,6 +65,21 @@ def teachers_alone(content: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def teacher_rows(content: Mapping[str, Any]) -> list[str]:
+    """Rows that are teachers and no rivals: the teacher trained alone, and what teaches another row with a larger network."""
+    students, own = student_rows(content), content["comparison"]["student"].get("backbone")
+    options = {row: content["cells"][row]["options"] for row in students}
+    taught = {found.get("taught_by") for found in options.values()}
+    larger = {row for row in taught & set(students) if options[row].get("student", {}).get("backbone", own) != own}
+    return [row for row in students if row in {*larger, *teachers_alone(content)}]
+
+
+def rival_rows(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Cells of every row that competes, by their seed: all but the [`teacher_rows`], and the baseline, whatever it is."""
+    others = set(teacher_rows(content)) - {content["baseline"]}
+    return {row: cells for row, cells in student_rows(content).items() if row not in others}
+
+
 def _ordinary_accuracy(content: Mapping[str, Any]) -> dict[int, float]:
     """Of the ordinary teacher by its seed; where its weights were given, as the first student was compared with it."""
     if TEACHER in content["cells"]:

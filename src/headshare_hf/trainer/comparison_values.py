@@ -7,7 +7,7 @@ from ..evaluation import PairedDifference, Summary, summarize
 
 
 def student_rows(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Cells of every row by their seed, without teachers, which are no rivals."""
+    """Cells of every row of the comparison by their seed, without the teachers that it trains for them."""
     return {row: content["cells"][row]["seeds"] for row in content["rows"] if row in content["cells"]}
 
 

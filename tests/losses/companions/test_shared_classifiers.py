@@ -115,6 +115,9 @@ def test_adadistill_clips_the_momentum_of_a_student_that_looks_away():
     run(loss, vectors([1, 0]), vectors([1, 0]), [1])
     run(loss, vectors([-1, 0]), vectors([0.6, 0.8]), [1])
     torch.testing.assert_close(loss.head.weight[1], vectors([0.6, 0.8])[0])
+    # Away from the teacher, and the teacher away from the center: two of them are not near either.
+    run(loss, vectors([1, 0]), vectors([-1, 0]), [1])
+    torch.testing.assert_close(loss.head.weight[1], vectors([-1, 0])[0])
 
 
 def test_adadistill_takes_the_mean_over_images_of_a_class_and_none_without_label():

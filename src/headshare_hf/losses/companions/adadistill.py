@@ -32,8 +32,8 @@ class AdaDistillLoss(CompanionLoss):
     student, and the teacher was trained around them. Here they are made on the way, so that the teacher's classifier is
     not needed, nor the classes that it was trained with.
 
-    Written from the equations. What they leave open: f_t has length 1, centers start at zero, so that the first image of
-    a class becomes its center, and several images of a class in one batch move its center to the mean of where each
+    Written from the equations. What they leave open: two cosines below 0 are no nearness either, and α is 0; f_t has
+    length 1; centers start at zero, so that the first image of a class becomes its center; and several images of a class in one batch move its center to the mean of where each
     alone would. With several processes, the images of all of them count.
 
     Args:
@@ -84,8 +84,8 @@ class AdaDistillLoss(CompanionLoss):
         student, teacher, labels = (_of_all_processes(each) for each in (student, teacher, labels))
         centers, rows = self.head.weight, labels.clamp(min=0)
         old = centers[rows].to(teacher)
-        nearness = (student * teacher).sum(dim=1) * (unit(old) * teacher).sum(dim=1)
-        moved = torch.lerp(teacher, old, nearness.clamp(0, 1).unsqueeze(1))
+        nearness = [(side * teacher).sum(dim=1).clamp(min=0) for side in (student, unit(old))]
+        moved = torch.lerp(teacher, old, torch.stack(nearness).prod(dim=0).clamp(max=1).unsqueeze(1))
         # Of each image, those of its class that have a label. All images of a class write the same value.
         together = ((rows.unsqueeze(1) == rows) & (labels != IGNORED_LABEL)).to(teacher)
         count = together.sum(dim=1, keepdim=True)
