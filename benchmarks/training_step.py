@@ -5,7 +5,7 @@ One step of TH-KD or CRD, as the trainer takes it, against the authors' own loop
 
 Two pairs of networks on 32-pixel images in memory, the first of them with CRD too. The losses of the first steps must be
 those of the other side: how far each form is off, and may be, is in the column `difference`. With `stored`, the teacher's
-embeddings are given, as from a teacher cache. `--compile` adds the forms that `torch_compile` pays for; it needs a C++
+embeddings are given, as from a teacher cache. `--compile` adds a form with `torch_compile` to each pair; it needs a C++
 compiler.
 
 The authors' loop of CRD gathers a gigabyte of memories at every step, which glibc under its usual settings returns to the
@@ -39,7 +39,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "stored, float32, all switches": {**FAST, "stored": True},
     "stored, bfloat16, all switches": {**FAST, "stored": True, "bf16": True},
 }
-# Elsewhere compiling gains less than the noise.
+# Each is compiled anew, which takes half a minute: the forms that gain most.
 COMPILED: dict[str, dict[str, dict[str, Any]]] = {
     "resnet32x4 to resnet8x4": {
         "stored, bfloat16, all switches, compiled": {**FAST, "stored": True, "bf16": True, "torch_compile": True}

@@ -5,8 +5,8 @@ import torch
 
 def has_bfloat16(device: torch.device) -> bool:
     """
-    Whether PyTorch has instructions for bfloat16 on a device, or imitates it: on an x86 processor without AVX-512 a
-    product took 90 times what it takes in float32.
+    Whether PyTorch has instructions for bfloat16 on a device, or imitates it, as on an x86 processor without AVX-512, where
+    it takes many times what float32 takes.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
