@@ -61,3 +61,16 @@ def test_signals_end_what_was_started(number):
     while Path(f"/proc/{started}").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not Path(f"/proc/{started}").exists()
+
+
+def test_what_cannot_begin_fails(tmp_path):
+    (tmp_path / "gone").mkdir()
+    code = "import os, subprocess, sys; os.rmdir(os.getcwd()); sys.exit(subprocess.run(sys.argv[1:]).returncode)"
+    command = [sys.executable, "-c", code, warm_python(), "-c", "print('begun')"]
+    assert subprocess.run(command, cwd=tmp_path / "gone", capture_output=True).returncode != 0
+    found = _run("-c", "print('begun')", env={**os.environ, "OMP_NUM_THREADS": "none"})
+    assert found.returncode == 1 and found.stdout == "" and "ValueError" in found.stderr
+
+
+def test_a_script_without_output_streams_keeps_its_status():
+    assert _run("-c", "import sys; sys.stdout = None; sys.exit(3)").returncode == 3

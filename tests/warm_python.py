@@ -4,11 +4,12 @@ A Python that has imported the libraries already: what the tests start with it i
 Importing torch, torchvision, transformers and the rest takes longer than most of the runs that tests start, and a launcher
 with two workers does it three times. [`warm_python`] gives the path of a program with the command line of Python (`SCRIPT`,
 `-m MODULE`, `-c CODE`, and `-u`) that hands its arguments, environment, folder and streams to that process. What a library
-reads from the environment when it is imported is as it was when the first one started, so that tests of such settings, of
-signals and of limits take `sys.executable`.
+reads from the environment when it is imported is as it was when the first one started, and the order of sets is the same in
+all of them, so that tests of such settings, of signals and of limits, and one of each kind of run, take `sys.executable`.
 """
 
 import atexit
+import contextlib
 import functools
 import gc
 import importlib
@@ -23,8 +24,8 @@ import subprocess
 import sys
 import tempfile
 import traceback
+import types
 from pathlib import Path
-from typing import Any
 
 
 LIBRARIES = ("headshare_hf", *(LAUNCHERS := ("accelerate.commands.launch", "torch.distributed.run")))
@@ -65,8 +66,9 @@ def warm_python() -> str:
     client.chmod(0o755)
     # It ends when its standard input does.
     command = [sys.executable, __file__, address, str(client)]
-    # Threads of OpenMP do not outlive a fork; without any, forks start their own.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # Threads of OpenMP do not outlive a fork; without any, forks start their own. And it imports this repository's package.
+    sources = os.pathsep.join(filter(None, [str(Path(__file__).parents[1] / "src"), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": sources}
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     atexit.register(server.communicate)
@@ -84,6 +86,9 @@ def main(address: str, client: str) -> None:
     # They are started with `-m`, which warns about a module that is there already.
     for name in LAUNCHERS:
         del sys.modules[name]
+    # Forks have the search path of their clients.
+    for path in filter(None, os.environ["PYTHONPATH"].split(os.pathsep)):
+        sys.path.remove(path)
     gc.freeze()
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(address)
@@ -101,8 +106,7 @@ def main(address: str, client: str) -> None:
             fork = os.fork()
             if fork == 0:
                 connection.close()
-                _become(environment, folder, streams)
-                return _do([client, *arguments[1:]])
+                return _do([client, *arguments[1:]], environment, folder, streams)
             _watch(connection, fork)
         connection.close()
 
@@ -115,15 +119,23 @@ def _receive(connection: socket.socket) -> tuple[list[str], dict[str, str], str,
 
 
 def _watch(connection: socket.socket, fork: int) -> None:
-    """Tells the client how the fork ended; ends it where the client was killed."""
-    connection.sendall(f"{fork}\n".encode())
-    ended = os.pidfd_open(fork)
-    if ended not in select.select([ended, connection], [], [])[0]:
-        os.kill(fork, signal.SIGKILL)
-    status = os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1])
+    """Tells the client how the fork ended; ends it, and what it started in its session, where the client was killed."""
+    # Of Ctrl-C the client hears too.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        connection.sendall(f"{status}\n".encode())
+        connection.sendall(f"{fork}\n".encode())
+        ended = os.pidfd_open(fork)
+        if ended in select.select([ended, connection], [], [])[0]:
+            status = os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1])
+            connection.sendall(f"{status}\n".encode())
+            os._exit(0)
+    except OSError:
+        # The client has gone.
+        pass
     finally:
+        with contextlib.suppress(OSError):
+            os.kill(fork, signal.SIGKILL)
+            os.killpg(fork, signal.SIGKILL)
         os._exit(0)
 
 
@@ -143,25 +155,30 @@ def _become(environment: dict[str, str], folder: str, streams: list[int]) -> Non
     torch.set_num_threads(int(environment.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
 
 
-def _do(command: list[str]) -> None:
-    """Runs it, and keeps the status for [`_leave`]."""
+def _do(command: list[str], environment: dict[str, str], folder: str, streams: list[int]) -> None:
+    """Runs it as the client would, and keeps the status for [`_leave`]."""
     global STATUS
+    # Whatever goes wrong from here on is a failure.
+    STATUS = 1
     try:
+        _become(environment, folder, streams)
         _run(command)
+        STATUS = 0
     except SystemExit as exit:
+        STATUS = exit.code if isinstance(exit.code, int) else int(exit.code is not None)
         if isinstance(exit.code, str):
             sys.stderr.write(f"{exit.code}\n")
-        STATUS = exit.code if isinstance(exit.code, int) else int(exit.code is not None)
     except BaseException:
-        STATUS = 1
         traceback.print_exc()
 
 
 def _leave() -> None:
     """Ends the process without taking apart every module, which would take seconds in each fork."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(STATUS)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(STATUS)
 
 
 def _run(command: list[str]) -> None:
@@ -173,17 +190,17 @@ def _run(command: list[str]) -> None:
         arguments.pop(0)
     kind = arguments.pop(0) if arguments[0] in ("-m", "-c") else None
     sys.argv = arguments
-    if kind is None:
-        sys.path[0] = str(Path(arguments[0]).resolve().parent)
-        runpy.run_path(arguments[0], run_name="__main__")
-        return
-    sys.path[0] = os.getcwd() if kind == "-m" else ""
     if kind == "-m":
+        sys.path[0] = os.getcwd()
         runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
         return
-    code, sys.argv[0] = arguments[0], "-c"
-    space: dict[str, Any] = {"__name__": "__main__"}
-    exec(compile(code, "<string>", "exec"), space)
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    if kind == "-c":
+        code, name, arguments[0], sys.path[0] = arguments[0], "<string>", "-c", ""
+    else:
+        script = Path(arguments[0]).resolve()
+        code, name, main.__file__, sys.path[0] = script.read_bytes(), arguments[0], str(script), str(script.parent)
+    exec(compile(code, name, "exec"), main.__dict__)
 
 
 if __name__ == "__main__":

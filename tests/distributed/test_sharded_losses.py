@@ -7,7 +7,7 @@ import pytest
 import sharded_cases as cases
 import torch
 from dense_losses import assert_close
-from processes import environment
+from processes import TESTS, environment
 from safetensors.torch import load_file, save_file
 from warm_python import warm_python
 
@@ -32,7 +32,7 @@ def two(inputs, tmp_path_factory):
     save_file(inputs, folder / "inputs.safetensors")
     command = [warm_python(), str(Path(__file__).with_name("sharded_worker.py"))]
     running = [
-        subprocess.Popen([*command, str(rank), str(folder)], env=environment(), stderr=subprocess.PIPE, text=True)
+        subprocess.Popen([*command, str(rank), str(folder)], env=environment(TESTS), stderr=subprocess.PIPE, text=True)
         for rank in (0, 1)
     ]
     errors = [process.communicate(timeout=400)[1] for process in running]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,15 +18,16 @@ from headshare_hf.evaluation import Verifier, verification_metrics
 pytestmark = pytest.mark.distributed
 
 
-def _launch(folder: Path, batch: int, launcher: list[str], mode: str = "start") -> list[dict]:
-    return launch(Path(__file__).with_name("worker.py"), launcher, folder, batch, mode)
+def _launch(folder: Path, batch: int, launcher: list[str], mode: str = "start", **given) -> list[dict]:
+    return launch(Path(__file__).with_name("worker.py"), launcher, folder, batch, mode, **given)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("distributed")
     one = _launch(folder / "one", 16, ONE)
-    two = _launch(folder / "two", 8, TWO)
+    # Processes that share nothing from before, not even the order of their sets.
+    two = _launch(folder / "two", 8, TWO, python=sys.executable)
     return folder, one, two
 
 
@@ -66,7 +68,7 @@ def test_two_processes_resume(runs, tmp_path):
     shutil.rmtree(tmp_path / "run" / "checkpoint-16")
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     (tmp_path / "run" / "run.json").write_text(json.dumps({**record, "finished": False}))
-    _launch(tmp_path, 8, TWO, mode="resume")
+    _launch(tmp_path, 8, TWO, mode="resume", python=sys.executable)
     expected, found = (load_file(base / "weights_0.safetensors") for base in (folder / "two", tmp_path))
     assert all(torch.equal(value, found[name]) for name, value in expected.items())
 

@@ -11,7 +11,7 @@ from .batched import BatchedImages
 from .cache import ImageCache, MemoryImageCache, shared_bytes
 from .images import LabeledImages, LabeledSplit, as_images
 from .mapped_cache import MappedImageCache
-from .mapped_cache_key import content_digest, image_cache_key
+from .mapped_cache_key import files_digest, image_cache_key
 from .pixels import BatchPixels, ImageReader, RecipePixels, drop_corrupt, working_size
 from .recipes import RecipeAugmentation
 from .transforms import BATCH_AUGMENTATIONS, BatchAugmentation, Normalizer
@@ -107,9 +107,9 @@ class ImageClassificationDataset(BatchedImages):
         unused = () if augmentation_views is not None else ("seed",)
         self.view_settings = {key: value for key, value in self.preparation.items() if key not in unused}
 
-    def content_digest(self) -> str:
-        """See [`content_digest`]: unlike the fingerprint it also differs where an image file was replaced."""
-        return content_digest(self._images)
+    def files_digest(self) -> str | None:
+        """See [`files_digest`]: unlike the fingerprint it also differs where an image file was replaced."""
+        return files_digest(self._images)
 
     @property
     def num_classes(self) -> int:

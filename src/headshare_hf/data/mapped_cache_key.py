@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ def image_cache_key(images: LabeledImages, settings: Mapping[str, Any]) -> dict[
         "format": _FORMAT,
         "split": images.split,
         "fingerprint": images.fingerprint,
-        "content": content_digest(images),
+        "content": _content_digest(images),
         "processor": {name: str(value) for name, value in settings.items() if name not in _LATER},
         # Other versions may decode and resize to other pixels.
         "pillow": PIL.__version__,
@@ -41,9 +41,21 @@ def image_cache_key(images: LabeledImages, settings: Mapping[str, Any]) -> dict[
     }
 
 
-def content_digest(images: LabeledImages) -> str:
+def _content_digest(images: LabeledImages) -> str:
+    """SHA-256 of some images, evenly spread, or of sizes and times of all files where images are files."""
+    found = files_digest(images)
+    if found is not None:
+        return found
+    digest = hashlib.sha256()
+    for entry in _sample(images):
+        digest.update(hashlib.sha256((entry or {}).get("bytes") or b"").digest())
+    return digest.hexdigest()
+
+
+def files_digest(images: LabeledImages) -> str | None:
     """
-    SHA-256 of some images, evenly spread, or of sizes and times of all files where images are files.
+    SHA-256 of sizes and times of all image files; `None` where images are no files of their own. A fingerprint over names
+    of files stays what it is when an image is replaced.
 
     Args:
         images ([`LabeledImages`]): The images.
@@ -51,18 +63,17 @@ def content_digest(images: LabeledImages) -> str:
     Raises:
         FileNotFoundError: An image is in a file that is not there.
     """
+    if not any(map(_is_file, _sample(images))):
+        return None
     digest = hashlib.sha256()
-    rows = sorted({int(row) for row in np.linspace(0, len(images) - 1, _SAMPLED_IMAGES)})
-    sample = images.entries(rows)
-    if not any(map(_is_file, sample)):
-        for entry in sample:
-            digest.update(hashlib.sha256((entry or {}).get("bytes") or b"").digest())
-        return digest.hexdigest()
-    # A fingerprint over names of files stays what it is when an image is replaced.
     for entry in filter(_is_file, images.entries(range(len(images)))):
         found = os.stat(entry["path"])
         digest.update(f"{found.st_size} {found.st_mtime_ns}\n".encode())
     return digest.hexdigest()
+
+
+def _sample(images: LabeledImages) -> Sequence[dict[str, Any] | None]:
+    return images.entries(sorted({int(row) for row in np.linspace(0, len(images) - 1, _SAMPLED_IMAGES)}))
 
 
 def _is_file(entry: dict[str, Any] | None) -> bool:

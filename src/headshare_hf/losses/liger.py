@@ -49,7 +49,10 @@ def liger_cross_entropy(embeddings: torch.Tensor, labels: torch.Tensor, head: nn
         ImportError: Liger-Kernel is not installed.
     """
     loss = liger_loss()(ignore_index=IGNORED_LABEL, reduction="sum", accum_dtype=torch.float32)
-    return loss(head.weight, embeddings, labels, head.bias) / (labels != IGNORED_LABEL).sum().clamp(min=1)
+    # Under autocast its products would be of half precision, which float16 has no numbers for, and so would the gradients.
+    with torch.autocast(embeddings.device.type, enabled=False):
+        total = loss(head.weight, embeddings, labels, head.bias)
+    return total / (labels != IGNORED_LABEL).sum().clamp(min=1)
 
 
 class LigerScores(ChunkedScores):

@@ -53,31 +53,35 @@ def render_teachers(content: Mapping[str, Any]) -> str:
 def teachers_alone(content: Mapping[str, Any]) -> list[str]:
     """Rows of students that are the teacher's network, trained on labels alone for as long as the teacher."""
     common = content["comparison"]
-    wanted = common["teacher"].get("backbone")
+    wanted = _network(common["teacher"])
     epochs = {**common["training"], **common["teacher_training"]}.get("num_train_epochs")
     found = []
     for row in student_rows(content):
         options = content["cells"][row]["options"]
-        network = {**common["student"], **options.get("student", {})}.get("backbone")
+        network = _network({**common["student"], **options.get("student", {})})
         trained = {**common["training"], **options}.get("num_train_epochs")
-        if options.get("method", "plain") == "plain" and wanted is not None and (network, trained) == (wanted, epochs):
+        if options.get("method", "plain") == "plain" and any(wanted) and (network, trained) == (wanted, epochs):
             found.append(row)
     return found
 
 
 def teacher_rows(content: Mapping[str, Any]) -> list[str]:
-    """Rows that are teachers and no rivals: the teacher trained alone, and what teaches another row with a larger network."""
-    students, own = student_rows(content), content["comparison"]["student"].get("backbone")
+    """Rows of another network than the students': the teacher trained alone, and what teaches other rows. They are no rivals."""
+    students, common = student_rows(content), content["comparison"]["student"]
     options = {row: content["cells"][row]["options"] for row in students}
-    taught = {found.get("taught_by") for found in options.values()}
-    larger = {row for row in taught & set(students) if options[row].get("student", {}).get("backbone", own) != own}
-    return [row for row in students if row in {*larger, *teachers_alone(content)}]
+    teaching = {found.get("taught_by") for found in options.values()} | set(teachers_alone(content))
+    networks = {row: _network({**common, **options[row].get("student", {})}) for row in students}
+    return [row for row in students if row in teaching and networks[row] != _network(common)]
 
 
 def rival_rows(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Cells of every row that competes, by their seed: all but the [`teacher_rows`], and the baseline, whatever it is."""
     others = set(teacher_rows(content)) - {content["baseline"]}
     return {row: cells for row, cells in student_rows(content).items() if row not in others}
+
+
+def _network(section: Mapping[str, Any]) -> list[Any]:
+    return [section.get(name) for name in ("name_or_path", "backbone", "backbone_kwargs")]
 
 
 def _ordinary_accuracy(content: Mapping[str, Any]) -> dict[int, float]:

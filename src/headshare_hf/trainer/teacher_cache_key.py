@@ -43,7 +43,7 @@ def cache_key(
         precision (`str`): In which the teacher computes.
         shape ([`RowShape`]): Of the rows.
     """
-    labels = labels_of(dataset)
+    labels, files = labels_of(dataset), dataset.files_digest()
     content = {
         "format": _FORMAT,
         **stored,
@@ -58,9 +58,9 @@ def cache_key(
         "data": {
             "labels": None if labels is None else run_folder.weights_digest({"labels": labels}),
             "fingerprint": dataset.fingerprint,
-            "content": dataset.content_digest(),
             "sample": _sample_digest(dataset.every_view()),
             "preparation": dataset.view_settings,
+            **({} if files is None else {"files": files}),
         },
     }
     return json.loads(json.dumps(content))

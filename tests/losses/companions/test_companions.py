@@ -52,7 +52,8 @@ def test_gradient_is_that_of_finite_differences(name):
 
 @pytest.mark.parametrize("name", sorted(set(EVERY) - OF_PAIRS))
 def test_value_does_not_depend_on_how_often_the_batch_is_repeated(name):
-    case = finished_case(name)
+    # What is a small difference of large sums is lost in the rounding of float32.
+    case = finished_case(name, dtype=torch.float32 if name in SINGLE_PRECISION else torch.float64)
     once = case.value()
     case.labels = case.labels.repeat(2)
     student, teacher = (mapped(side, lambda each: torch.cat([each, each])) for side in (case.student, case.teacher))
