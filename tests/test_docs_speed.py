@@ -75,6 +75,14 @@ def test_the_time_of_all_scripts_is_shown_and_too_much_of_it_is_said():
     assert "Of `make bench` these took 15.0 minutes; other tables are of an earlier version." in tables.seconds(stored)
 
 
+def test_compiled_steps_are_compared_with_their_own_form():
+    rows = _row("base", 9.0), _row("float32", 3.0), _row("float32, compiled", 2.0)
+    other = _table(_row("teacher, compiled", 1.0))
+    found = text.compiled_steps({"tables": {"step_a": _table(*rows), "inference_a": other, "growth": {"curves": {}}}})
+    assert found == "Of a step, once it is compiled: A step: of images (float32): 1.50 times as fast."
+    assert text.compiled_steps({"tables": {"step_a": _table(*rows[:2])}}) == ""
+
+
 @pytest.mark.parametrize("high, said", [(0.98, "which is measurable"), (1.011, "which is within the noise")])
 def test_the_cost_of_the_trainer_is_measurable_where_it_is_apart_from_the_control(high, said):
     rows = _row("bare loop", 0.05), _row("trainer, lean", 0.0517, 0.95, high), _row("control", 0.05, 1.01, 1.02)

@@ -38,6 +38,16 @@ def contrastive_bound(stored: dict[str, Any]) -> str:
     )
 
 
+def compiled_steps(stored: dict[str, Any]) -> str:
+    """How much faster compiled steps are, once they are."""
+    suffix, found = ", compiled", []
+    for table in (table for key, table in stored["tables"].items() if key.startswith("step_")):
+        seconds = {row["name"]: row["median_s"] for row in table["rows"]}
+        for name in (name.removesuffix(suffix) for name in seconds if name.endswith(suffix)):
+            found.append(f"{table['title']} ({name}): {seconds[name] / seconds[name + suffix]:.2f} times as fast")
+    return f"Of a step, once it is compiled: {'; '.join(found)}." if found else ""
+
+
 def slow_forms(stored: dict[str, Any]) -> str:
     """Where a form of a network takes longer than eager PyTorch does."""
     slow = [

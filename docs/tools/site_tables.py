@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmark_growth import bends, growth
 from benchmark_tables import markdown, seconds, targets
-from benchmark_text import chunk_counts, contrastive_bound, slow_forms, trainer_cost
+from benchmark_text import chunk_counts, compiled_steps, contrastive_bound, slow_forms, trainer_cost
 from site_needs import HEADINGS, needs
 from site_pooled import pooled
 
@@ -146,7 +146,17 @@ TABLES = {
     "stored_files": stored_files,
 }
 # Of the benchmarks, tables and sentences.
-for _render in (bends, chunk_counts, contrastive_bound, growth, seconds, slow_forms, targets, trainer_cost):
+for _render in (
+    bends,
+    chunk_counts,
+    compiled_steps,
+    contrastive_bound,
+    growth,
+    seconds,
+    slow_forms,
+    targets,
+    trainer_cost,
+):
     TABLES[f"benchmark_{_render.__name__}"] = partial(of_benchmarks, _render)
 # Of all comparisons together.
 for _name, _baseline in {"kd": "kd", "th_kd": "th_kd_0.5"}.items():
