@@ -12,8 +12,8 @@ from .backends import wants_deepspeed, wants_fsdp
 from .config import DistillationConfig
 
 
-# From here on the chunks save tens to hundreds of megabytes and are 0.8 to 1.5 times as fast on two cores: for a loss of
-# speed in some losses, memory does not decide whether a run fits. benchmarks/class_counts.py.
+# From here on the chunks save tens to hundreds of megabytes, and are 0.8 to 1.5 times as fast on two cores, as the loss may
+# be: benchmarks/class_counts.py.
 CHUNKED_FROM = 10_000
 # "auto" is "chunked": no other was measured to be faster.
 KERNELS = ("auto", "chunked", "liger")
