@@ -33,8 +33,9 @@ class AdaDistillLoss(CompanionLoss):
     not needed, nor the classes that it was trained with.
 
     Written from the equations. What they leave open: two cosines below 0 are no nearness either, and α is 0; f_t has
-    length 1; centers start at zero, so that the first image of a class becomes its center; and several images of a class in one batch move its center to the mean of where each
-    alone would. With several processes, the images of all of them count.
+    length 1; centers start at zero, so that the first image of a class becomes its center; and several images of a class
+    in one batch move its center to the mean of where each alone would. With several processes, the images of all of them
+    count.
 
     Args:
         student, teacher: See [`CompanionLoss`]; the student's `logits` say how many classes there are.
