@@ -6,14 +6,17 @@ Augmented and normalized batches of small images: the whole batch at once, again
 First the augmentation alone (crop from 4 pixels of padding, flip, normalization) of images in memory, then everything
 that a data loader asks of a data set: items and collation. With the same draws, both sides give the same pixels. Images
 are prepared on the CPU, for workers of a data loader; where `--device` is another, the time includes the way there. The
-second table also has what two workers copy of a set that is kept in memory, which must be a small part of it.
+second table also has what two workers copy of a set that is kept in memory, which must be a small part of it. The third
+one has what it saves to keep decoded images, in memory or in memory-mapped files.
 """
 
 import argparse
+import io
 import math
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,11 +79,18 @@ def pil_with_draws(pixels: np.ndarray, rows: np.ndarray, augmentation: BatchAugm
     return torch.stack(batch)
 
 
-def as_dataset(pixels: np.ndarray, labels: np.ndarray) -> Dataset:
+def as_dataset(pixels: np.ndarray, labels: np.ndarray, encoding: str = "PNG") -> Dataset:
     """The images as a data set of files."""
     features = Features({"image": Image(), "label": ClassLabel(names=NAMES), "row": Value("int64")})
-    encoded = [PilImage.fromarray(image) for image in pixels]
+    encoded = [{"bytes": as_file(image, encoding), "path": None} for image in pixels]
     return Dataset.from_dict({"image": encoded, "label": labels, "row": np.arange(len(labels))}, features=features)
+
+
+def as_file(image: np.ndarray, encoding: str) -> bytes:
+    """The content of an image file."""
+    content = io.BytesIO()
+    PilImage.fromarray(image).save(content, encoding)
+    return content.getvalue()
 
 
 def augmentation_alone(pixels: np.ndarray, batches: list[np.ndarray], arguments: argparse.Namespace) -> None:
@@ -130,6 +140,40 @@ def whole_items(pixels: np.ndarray, batches: list[np.ndarray], arguments: argpar
     title = f"Whole items and collation, {SIZE} pixels, per image"
     notes, columns, limits = workers(arguments) if Path("/proc/self/smaps_rollup").exists() else ([], {}, {})
     report("items", title, rows, {"batch from memory": difference}, {}, arguments, notes, columns, limits)
+
+
+def kept_images(arguments: argparse.Namespace) -> None:
+    """The third table."""
+    count, size = (64, 16) if arguments.quick else (2000, 112)
+    # Smooth, as photographs are: a file of noise takes longer to decode than they do.
+    coarse = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    pixels = np.stack([np.asarray(PilImage.fromarray(image).resize((size, size))) for image in coarse])
+    files = as_dataset(pixels, np.arange(count) % len(NAMES), "JPEG")
+    batches = np.array_split(np.arange(count), math.ceil(count / BATCH_SIZE))
+
+    def images(**options: Any) -> ImageClassificationDataset:
+        return ImageClassificationDataset(files, processor(size), augmentation="crop_flip", training=True, **options)
+
+    def read(dataset: ImageClassificationDataset) -> list[dict[str, torch.Tensor]]:
+        return [moved(collate(dataset.__getitems__(rows)), arguments.device) for rows in batches]
+
+    with tempfile.TemporaryDirectory() as folder:
+        sets = {
+            "decoded every time": images(cache_images=False),
+            "kept in memory": images(),
+            "memory-mapped": images(image_cache=folder),
+        }
+        found = {name: torch.cat([batch["pixel_values"] for batch in read(dataset)]) for name, dataset in sets.items()}
+        later, expected = "memory-mapped, when a later run begins", found.pop("decoded every time")
+        found[later] = torch.cat([batch["pixel_values"] for batch in read(images(image_cache=folder))])
+        agreement = {name: agree(f"pixels of images {name}", pixels, expected, 0) for name, pixels in found.items()}
+        del found, expected
+        cases = [Case(name, lambda dataset=dataset: read(dataset)) for name, dataset in sets.items()]
+        cases.append(Case(later, lambda: read(images(image_cache=folder))))
+        rows = compare(cases, arguments.rounds, per=count)
+    title = f"Whole items of {count} JPEG files and collation, {size} pixels, per image"
+    notes = ["a later run checks every image that it finds against its checksum, once"]
+    report("image_cache", title, rows, agreement, {}, arguments, notes)
 
 
 def moved(batch: dict[str, torch.Tensor], device: str) -> dict[str, torch.Tensor]:
@@ -196,6 +240,7 @@ def main() -> None:
     os.environ.setdefault("HF_DATASETS_CACHE", tempfile.mkdtemp())
     augmentation_alone(pixels, batches, arguments)
     whole_items(pixels, batches, arguments)
+    kept_images(arguments)
 
 
 if __name__ == "__main__":

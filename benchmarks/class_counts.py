@@ -23,7 +23,7 @@ from headshare_hf.losses import chunked_cross_entropy, chunked_kd, cross_entropy
 from headshare_hf.losses.products import has_bfloat16
 
 
-CLASSES, BATCHES = (1000, 10_000, 30_000), (64, 256)
+CLASSES, BATCHES = (1000, 3000, 10_000, 30_000), (64, 256)
 COLUMNS = ("control", f"{DENSE}, MB", f"{CHUNKS}, MB")
 # Of loss and gradients, relatively; both sides are rounded.
 ALLOWED = 1e-5

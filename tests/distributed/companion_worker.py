@@ -11,27 +11,35 @@ from headshare_hf import DistillationTrainer
 
 
 # Layer norms alone, so that half a batch is computed as in the whole one.
-SHAPE = {"backbone_kwargs": {"img_size": 16}, "image_size": 16}
+VIT = {"backbone": "timm/test_vit", "backbone_kwargs": {"img_size": 16}, "image_size": 16}
+# Batch statistics of each process in the networks or in what aligns them, or relations within its batch: these cannot be as
+# in one process, but must stay in step.
 RUNS = {
-    "th_vid": {},
-    "adadistill": {"head_type": "arcface", "head_scale": 16.0},
+    "th_vid": VIT,
+    "adadistill": {**VIT, "head_type": "arcface", "head_scale": 16.0},
     # A first stage, in which the student's last layers get no gradient.
-    "fsp": {},
+    "fsp": VIT,
+    "hint": VIT,
+    "correlation": VIT,
+    "srrl": VIT,
+    "abound": {"backbone": "resnet8"},
+    "factor": {"backbone": "resnet8"},
 }
+STAGES = ("fsp", "abound", "factor")
 
 
 def main(folder: Path, batch: int) -> None:
     report = {}
-    for method, head in RUNS.items():
-        stage = {"pretraining_epochs": 1.0, "pretraining_learning_rate": 1e-3} if method == "fsp" else {}
+    for method, network in RUNS.items():
+        stage = {"pretraining_epochs": 1.0, "pretraining_learning_rate": 1e-3} if method in STAGES else {}
         args = arguments(folder / method, method=method, per_device_train_batch_size=batch, **stage)
-        student, teacher = (resnet("timm/test_vit", seed=seed, **SHAPE, **head) for seed in (1, 2))
+        student, teacher = (resnet(seed=seed, **network) for seed in (1, 2))
         trainer = DistillationTrainer(student, args, teacher=teacher, train_dataset=ToyImages(64))
         trainer.train()
         report[method] = losses(trainer)
         if stage:
             state = json.loads((folder / method / "pretraining" / "checkpoint-4" / "trainer_state.json").read_text())
-            report["stage"] = [row["loss"] for row in state["log_history"] if "loss" in row]
+            report[f"{method}, stage"] = [row["loss"] for row in state["log_history"] if "loss" in row]
         module = trainer.accelerator.unwrap_model(trainer.model)
         tensors = {name: value.contiguous() for name, value in module.state_dict().items()}
         save_file(tensors, folder / f"{method}_{trainer.args.process_index}.safetensors")
