@@ -103,7 +103,9 @@ def judged(models: dict[str, Any], size: int, count: int, device: str) -> tuple[
 def compiled_differences(models: dict[str, Any], images: torch.Tensor) -> dict[str, float]:
     """How far the logits of compiled networks are off those of eager PyTorch, for what is measured."""
     return {
-        form: agree(f"logits of {form}", model(images).logits.cpu(), models[eager_of(form)](images).logits.cpu(), ALLOWED)
+        form: agree(
+            f"logits of {form}", model(images).logits.cpu(), models[eager_of(form)](images).logits.cpu(), ALLOWED
+        )
         for form, model in models.items()
         if "compiled" in form
     }

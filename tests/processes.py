@@ -1,4 +1,4 @@
-"""Scripts and workers in processes of their own, and in one or two processes on the CPU with the real launcher."""
+"""Scripts and workers in processes of their own, and in one, two or four processes on the CPU with the real launcher."""
 
 import json
 import os
@@ -15,6 +15,7 @@ TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 ONE = ["--cpu", "--num_processes", "1"]
 TWO = ["--config_file", str(ROOT / "examples" / "accelerate_configs" / "two_cpu_processes.yaml")]
+FOUR = [*TWO, "--num_processes", "4"]
 
 
 def environment(*folders: Path) -> dict[str, str]:

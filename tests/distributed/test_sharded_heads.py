@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import ONE, TWO, launch, reports
+from processes import FOUR, ONE, TWO, launch, reports
 from safetensors.torch import load_file
 from toys import ToyImages, arguments, resnet, vit
 
@@ -62,6 +62,18 @@ def test_split_classes_train_as_whole_ones(runs):
 
 
 @pytest.mark.distributed
+def test_four_processes_equal_one(runs, tmp_path):
+    """Some of which hold neither the first classes nor the last."""
+    found = launch(WORKER, FOUR, tmp_path, 4, "arcface", "start", "sharded", 1)
+    assert [set(report["rows"]) for report in found] == [{2}, {2}, {2}, {1}]
+    (one,) = reports(runs / "one")
+    for name in ("losses", "parts", "accuracies"):
+        assert found[0][name] == pytest.approx(one[name], rel=1e-5), name
+    for rank in (0, 3):
+        _assert_close(_weights(tmp_path, rank), _weights(runs / "one"))
+
+
+@pytest.mark.distributed
 @pytest.mark.parametrize("head, rate", [("adaface", 1), ("linear", 1), ("arcface", 0.3)])
 def test_other_heads_and_sampled_classes_too(head, rate, tmp_path):
     launch(WORKER, ONE, tmp_path / "one", 16, head, "start", "whole", rate)
@@ -75,7 +87,7 @@ def test_other_heads_and_sampled_classes_too(head, rate, tmp_path):
 def test_a_checkpoint_holds_the_whole_matrix_and_resumes_on_any_number_of_processes(runs, tmp_path):
     """Momentum included: a run that goes on without that of some classes ends elsewhere."""
     again, alone, more = ("two", TWO, 8, "sharded"), ("two", ONE, 16, "whole"), ("one", TWO, 8, "sharded")
-    for number, (source, launcher, batch, sharded) in enumerate((again, alone, more)):
+    for number, (source, launcher, batch, sharded) in enumerate((again, alone, more, ("two", FOUR, 4, "sharded"))):
         folder = tmp_path / str(number)
         folder.mkdir()
         shutil.copytree(runs / source / "run", folder / "run")
