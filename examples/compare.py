@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from headshare_hf.trainer.comparison import Cell, Comparison, check_recipes, read_comparison
+from headshare_hf.trainer.comparison_building import check_buildable
 from headshare_hf.trainer.comparison_cells import Judging, begun_by, code_version, finished_results, kept_results
 from headshare_hf.trainer.comparison_checks import is_teacher
 from headshare_hf.trainer.comparison_judging import check_judging
@@ -54,6 +55,9 @@ def run(options: argparse.Namespace, comparison: Comparison, results: Comparison
     if missing:
         given = None if comparison.teacher_name else judging.teacher
         results.check_images("the images", check_judging(missing[0], judging.test_split, given))
+    check_buildable(
+        [cell for cell in cells if cell.name not in kept], {cell.name: cell for cell in cells}, options.output
+    )
     finished = 0
 
     def report(cell: Cell, result: dict[str, Any]) -> None:
@@ -63,7 +67,8 @@ def run(options: argparse.Namespace, comparison: Comparison, results: Comparison
         seconds = result["cost"]["train_seconds"]
         print(f"[{finished}/{len(cells)}] {cell.name}: {result['last']['accuracy']:.2%}, {seconds:.0f} s", flush=True)
 
-    run_cells(cells, options.output, judging, options.jobs or default_jobs(), report)
+    jobs = options.jobs or default_jobs(on_cpu=bool(comparison.training.get("use_cpu")))
+    run_cells(cells, options.output, judging, jobs, report)
 
 
 def show(options: argparse.Namespace, content: dict[str, Any]) -> None:
@@ -92,10 +97,13 @@ def main(arguments: list[str] | None = None) -> None:
             run(options, comparison, results)
         except CellError as error:
             failure = str(error)
-    if not all(is_teacher(row) for row in results.content["cells"]):
-        show(options, results.content)
-    if failure is not None:
-        raise SystemExit(failure)
+    try:
+        if not all(is_teacher(row) for row in results.content["cells"]):
+            show(options, results.content)
+    finally:
+        # Whatever becomes of the report.
+        if failure is not None:
+            raise SystemExit(failure)
 
 
 if __name__ == "__main__":

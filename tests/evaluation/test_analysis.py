@@ -130,6 +130,17 @@ def test_other_widths_leave_numbers_out(images):
     assert 0 < found["cka"] < 1
 
 
+def test_a_network_that_has_collapsed_keeps_its_accuracy(images):
+    """With constant embeddings, as dead units leave them: what was trained must not get lost, nor look better than it is."""
+    student, teacher = resnet(seed=1), resnet(seed=2)
+    for name, parameter in student.named_parameters():
+        if not name.startswith("classifier"):
+            torch.nn.init.zeros_(parameter)
+    found = analyze_student(student, teacher, images)
+    assert 0 <= found["accuracy"] <= 1 and found["teacher_effective_dimension"] > 1
+    assert [found[name] for name in ("alignment", "effective_dimension", "cka", "cka_debiased")] == [None] * 4
+
+
 def test_a_cosine_head_has_no_bias(images):
     student, teacher = resnet(head_type="cosine"), resnet(head_type="cosine", seed=1)
     found = analyze_student(student, teacher, images)

@@ -93,13 +93,30 @@ def test_a_killed_comparison_ends_with_a_table_and_plots(folder, first):
 @pytest.mark.slow
 def test_rows_are_added_and_a_failing_one_takes_no_other_with_it(folder, first):
     text = (folder / "c.yaml").read_text()
-    late = "  broken: {method: crd, num_negatives: 5000}\n  alone: {method: plain}\n"
+    late = "  broken: {method: kd, learning_rate: 1.0e+30}\n  alone: {method: plain}\n"
     (folder / "c.yaml").write_text(text + late)
     done = _run(folder, "--rows", "broken", "alone", "--jobs", "2", check=False)
     (folder / "c.yaml").write_text(text)
     assert done.returncode == 1
-    assert "broken/seed_0: ValueError: `num_negatives` is 5000" in done.stderr and "log.txt" in done.stderr
+    assert "broken/seed_0: NonFiniteLossError" in done.stderr and "log.txt" in done.stderr
     assert set(_results(folder)["cells"]) == {"teacher", "teacher_around_kd", "kd", "sh_kd", "alone"}
+
+
+@pytest.mark.slow
+def test_rows_that_could_not_begin_are_all_named_before_the_first_training(folder, first):
+    text = (folder / "c.yaml").read_text()
+    late = (
+        "  many: {method: crd, num_negatives: 5000}\n"
+        "  wide: {method: th_kd, student: {embedding_size: 32}}\n"
+        "  around: {method: sh_kd, temporary_student: wide}\n"
+        "  new: {method: dkd}\n"
+    )
+    (folder / "c.yaml").write_text(text + late)
+    done = _run(folder, "--jobs", "2", check=False)
+    (folder / "c.yaml").write_text(text)
+    assert done.returncode == 1 and "[" not in done.stdout
+    assert "row 'many': `num_negatives` is 5000" in done.stderr and "row 'wide': " in done.stderr
+    assert "row 'new'" not in done.stderr and not (folder / "out" / "new").exists()
 
 
 def test_nothing_is_trained_for_a_report_or_with_other_options(folder, first, capsys):
@@ -110,7 +127,7 @@ def test_nothing_is_trained_for_a_report_or_with_other_options(folder, first, ca
     assert (
         printed.count("| kd | 1 |") == 1 and printed.count("| teacher_around_kd | 1 |") == 1 and "[1/" not in printed
     )
-    with pytest.raises(ValueError, match="holds another comparison: `training`"):
+    with pytest.raises(ValueError, match="another comparison: `training.num_train_epochs` is 2 there and 3 here"):
         main([*options, "--training.num_train_epochs", "3"])
     with pytest.raises(SystemExit, match="--jobs is 0; it must be at least 1"):
         main([*options, "--jobs", "0"])

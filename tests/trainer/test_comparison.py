@@ -116,6 +116,31 @@ def test_a_row_that_asks_no_teacher_is_taught_by_none(tmp_path):
         _read(tmp_path, methods=methods).cells(Path("out"))
 
 
+def test_a_row_that_asks_no_teacher_has_none_around_a_head(tmp_path):
+    methods = {"kd": {"method": "kd"}, "alone": {"method": "plain", "temporary_student": "kd"}}
+    with pytest.raises(ValueError, match="row 'alone': it asks no teacher .*; leave out `temporary_student: kd`"):
+        _read(tmp_path, methods=methods).cells(Path("out"))
+
+
+def test_what_is_for_students_of_another_width_is_not_for_teachers(tmp_path):
+    training = {**CONTENT["training"], "projector": "linear", "eval_teacher_head_weight": 0.5}
+    methods = {"alone": {"method": "plain"}, "kd": {"method": "kd"}, "th": {"method": "th_kd"}}
+    recipes = _recipes(_read(tmp_path, training=training, methods=methods))
+    assert recipes["th/seed_0"].training.projector == "linear"
+    assert [recipes[f"{row}/seed_0"].training.projector for row in ("teacher", "alone")] == [None, None]
+
+
+def test_an_inherited_teacher_is_taken_away_by_null(tmp_path):
+    comparison = _read(tmp_path, teacher={"backbone": "resnet14", "name_or_path": None})
+    assert comparison.teacher_name == "teacher/seed_0"
+
+
+def test_somebody_may_watch(tmp_path):
+    training = {**CONTENT["training"], "report_to": "tensorboard"}
+    assert _recipes(_read(tmp_path, training=training))["kd/seed_0"].training.report_to == ["tensorboard"]
+    assert _recipes(_read(tmp_path))["kd/seed_0"].training.report_to == []
+
+
 def test_a_teacher_may_be_given(tmp_path):
     section = {"name_or_path": "someone/teacher", "revision": "v2", "same_label_order": True}
     comparison = _read(tmp_path, teacher=section)
@@ -181,6 +206,9 @@ def test_overrides_replace_single_fields(tmp_path):
         ({"published": {"kd": 71}}, "`published` and `published_source` go together"),
         ({"published": {"kd": {"value": 71, "source": "x"}}, "published_source": "y"}, "go together"),
         ({"data": {"name": "images"}}, "set `data.validation_fraction`"),
+        ({"test_split": "train"}, "`test_split` is 'train', the images that are trained on"),
+        ({"data": {"name": "images", "eval_split": "train"}}, "`data.eval_split` is 'train', the images that are"),
+        ({"training": {"save_total_limit": 5}}, "`training.save_total_limit` is set by the comparison itself"),
         (
             {"methods": {"kd": {"method": "kd", "alfa_th": 1}}},
             "`methods.kd` has no field 'alfa_th'; did you mean 'alpha_th'",

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,11 +13,12 @@ from safetensors.torch import load_file, save_file
 from toy_comparisons import comparison, image_folder, judging, run_all
 from toys import resnet
 
-from headshare_hf import HeadShareImageProcessor
+from headshare_hf import DistillationTrainer, HeadShareImageProcessor
 from headshare_hf.trainer.comparison_cells import begun_by, finished_result, finished_results, kept_results, run_cell
 from headshare_hf.trainer.comparison_judging import check_judging, judge_best, judge_last, read_test_images
 from headshare_hf.trainer.comparison_results import ComparisonResults
 from headshare_hf.trainer.loading import load_teacher
+from headshare_hf.trainer.recipe import run_recipe
 from headshare_hf.trainer.recipe_arguments import build_recipe
 
 
@@ -64,7 +66,7 @@ def test_a_finished_cell_is_kept(images, output):
             "`training.num_train_epochs` is 2 there and 3",
         ),
         ({"student": {"backbone": "resnet8", "embedding_size": 32}}, "`student.embedding_size` is None there and 32"),
-        ({"test_split": "train"}, "`test_split` is 'test' there and 'train' here"),
+        ({"test_split": "other"}, "`test_split` is 'test' there and 'other' here"),
         ({"teacher_seed": 4}, "`compared_with.name_or_path` is 'teacher/seed_0' there and 'teacher/seed_4' here"),
     ],
 )
@@ -76,6 +78,7 @@ def test_a_cell_of_other_options_is_refused(changes, difference, images, output)
 def test_other_places_and_speeds_are_no_other_options(images, output):
     found = comparison(images)
     quick = {**found.training, "use_cpu": False, "dataloader_num_workers": 2, "logging_strategy": "no"}
+    quick |= {"per_device_eval_batch_size": 3, "dataloader_prefetch_factor": 4, "report_to": "tensorboard"}
     moved = comparison(images, training=quick, data={**found.data, "name": "elsewhere", "cache_images": False})
     assert _kept(moved, output) is not None
     # Also where the whole comparison was moved.
@@ -181,6 +184,45 @@ def test_the_best_epoch_is_judged_by_its_own_weights(images, output, tmp_path):
     assert (
         judge_best(trainer, test, marked)["accuracy"] == (expected.logits.argmax(1) == labels).double().mean().item()
     )
+
+
+def test_the_best_epoch_outlives_another_spelling_of_the_folder_and_a_move(images, output, tmp_path, monkeypatch):
+    """transformers compares paths as texts when it deletes old checkpoints."""
+    training = {**comparison(images).training, "num_train_epochs": 4}
+    for number, spelled in enumerate((Path("again"), tmp_path / "moved")):
+        found = comparison(images, training=training, methods={"kd": {"method": "kd"}})
+        place = tmp_path / f"start_{number}"
+        shutil.copytree(output / "teacher", place / "teacher")
+        monkeypatch.chdir(place)
+        cell = _cell(found, place)
+        with monkeypatch.context() as patched:
+            patched.setattr(DistillationTrainer, "training_step", _cut_in_epoch(3))
+            with pytest.raises(KeyboardInterrupt):
+                run_recipe(build_recipe(dict(cell.sections)))
+        # The first epoch was the best one, whatever came out of it.
+        for path in (place / "kd" / "seed_0").glob("checkpoint-*/trainer_state.json"):
+            state = json.loads(path.read_text())
+            best = place / "kd" / "seed_0" / "checkpoint-3"
+            changed = {"best_model_checkpoint": str(best), "best_global_step": 3, "best_metric": 2.0}
+            path.write_text(json.dumps({**state, **changed}))
+        if spelled.is_absolute():
+            place.rename(spelled)
+        else:
+            spelled = Path("../start_0")
+        (cell,) = [each for each in found.cells(spelled) if each.row == "kd"]
+        result = run_cell(cell, spelled, judging(found, spelled))
+        assert result["best"]["epoch"] == 1.0 and (spelled / "kd" / "seed_0" / "checkpoint-3").is_dir()
+
+
+def _cut_in_epoch(epoch):
+    step = DistillationTrainer.training_step
+
+    def cut(trainer, *args, **kwargs):
+        if trainer.state.epoch is not None and trainer.state.epoch >= epoch - 1:
+            raise KeyboardInterrupt
+        return step(trainer, *args, **kwargs)
+
+    return cut
 
 
 def test_judging_takes_the_batches_of_the_evaluation(images, output, monkeypatch):

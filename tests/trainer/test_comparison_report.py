@@ -86,8 +86,17 @@ def test_the_legend_says_what_stands_there(content):
     ):
         assert part in legend
     assert "Published" not in legend
+    assert "Seeds without" not in legend and "not alike" not in legend
     del content["cells"]["alone"]["seeds"]["0"]
-    assert "over 2 to 3 seeds" in _legend(render_comparison(content))
+    legend = _legend(render_comparison(content))
+    assert "over 2 to 3 seeds" in legend
+    assert (
+        "Seeds without a result, because they were not run or failed: alone of 0. Means are over the others." in legend
+    )
+    for seed, threads in (("0", 1), ("1", 2)):
+        content["cells"]["kd"]["seeds"][seed]["cost"] |= {"device": "cpu", "threads": threads}
+    legend = _legend(render_comparison(content))
+    assert "Seconds and memory are of cpu with 1 threads, cpu with 2 threads, which are not alike." in legend
 
 
 def test_another_baseline_needs_no_other_file(content):
@@ -157,7 +166,13 @@ def test_teachers_are_compared_with_a_row_that_is_the_teacher_alone(content):
     seeds = {str(seed): cell_result("alone_14", value) for seed, value in enumerate((0.89, 0.91, 0.93))}
     content["cells"]["alone_14"] = {"options": options, "seeds": seeds}
     content["cells"]["short"] = {"options": {**options, "num_train_epochs": 1}, "seeds": seeds}
-    content["rows"] += ["alone_14", "short"]
+    # Not trained as the teacher was.
+    content["cells"]["slow"] = {"options": {**options, "learning_rate": 0.001}, "seeds": seeds}
+    content["cells"]["wide"] = {
+        "options": {**options, "student": {"backbone": "resnet14", "embedding_size": 9}},
+        "seeds": seeds,
+    }
+    content["rows"] += ["short", "slow", "wide", "alone_14"]
     text = render_teachers(content)
     table, difference = _table(text), "difference from alone_14, points [95 % interval]"
     assert list(table) == [TEACHER, "alone_14", f"{AROUND}kd"] and teachers_alone(content) == ["alone_14"]
@@ -271,6 +286,11 @@ def test_losses_are_drawn_of_the_rows_that_have_them(content, tmp_path, drawn):
     write_report(content, tmp_path)
     (axes,) = drawn["losses.png"].axes
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["alone (1.00)", "sh (1.00)"]
+    # Logged more often with one seed.
+    content["cells"]["sh"]["seeds"]["1"]["loss_curve"] = [[0.5, 3.0], [1.0, 2.0], [2.0, 1.0]]
+    write_report(content, tmp_path)
+    (axes,) = drawn["losses.png"].axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["alone (1.00)"]
     for row in content["cells"].values():
         for cell in row["seeds"].values():
             cell.pop("loss_curve", None)

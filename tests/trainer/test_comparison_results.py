@@ -24,7 +24,7 @@ def test_later_results_stand_beside_earlier_ones(tmp_path):
 def test_another_comparison_is_refused(tmp_path):
     filled_results(tmp_path / "results.json")
     with pytest.raises(
-        ValueError, match=r"results.json holds another comparison: `training` is .*2.* there and .*3.* here"
+        ValueError, match=r"results.json holds another comparison: `training.num_train_epochs` is 2 there and 3 here"
     ):
         ComparisonResults(tmp_path / "results.json", table_comparison(training={"num_train_epochs": 3}))
     # Another place of the same images is no other comparison, and another machine is none.
@@ -55,6 +55,20 @@ def test_other_code_is_refused_unless_vouched_for(tmp_path):
     vouched = ComparisonResults(tmp_path / "results.json", table_comparison(), ["1"])
     vouched.add(Cell("kd", 9, {}), cell_result("kd", 0.5, code="2"))
     assert vouched.content["cells"]["kd"]["seeds"]["9"]["code"] == "2"
+
+
+def test_students_beside_another_ordinary_teacher_are_refused(tmp_path):
+    """Trained with the same options elsewhere, it has other weights."""
+    results = filled_results(tmp_path / "results.json")
+    mine, theirs = ({"teacher/seed_0": digest, f"{AROUND}kd/seed_9": "x"} for digest in ("a" * 64, "b" * 64))
+    results.add(Cell("kd", 8, {}), {**cell_result("kd", 0.5), "networks": mine})
+    again = ComparisonResults(tmp_path / "results.json", table_comparison())
+    with pytest.raises(
+        ValueError, match=r"beside another teacher \(aaaaaaaaaaaa\) than kd/seed_9 has \(bbbbbbbbbbbb\)"
+    ):
+        again.add(Cell("kd", 9, {}), {**cell_result("kd", 0.5), "networks": theirs})
+    again.add(Cell("kd", 9, {}), {**cell_result("kd", 0.5), "networks": mine})
+    assert "networks" not in again.content["cells"]["kd"]["seeds"]["9"]
 
 
 def test_a_row_with_other_options_is_refused(tmp_path):

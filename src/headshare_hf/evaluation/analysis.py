@@ -1,6 +1,6 @@
 """A student beside its teacher on a set of images: what it gets right, how sure it is, and whose classifier fits it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from .classification import ClassificationCounts, head_similarity
 from .extraction import _check_counts
 from .modes import evaluating
 from .reliability import calibration
-from .representation import class_alignment, effective_dimension, linear_cka
+from .representation import CollapsedEmbeddingError, class_alignment, effective_dimension, linear_cka
 
 
 class _Outputs(NamedTuple):
@@ -51,6 +51,9 @@ def analyze_student(
     - `expected_calibration_error`, and `calibration`: its bins, see [`calibration`]
     - `alignment`: of the embeddings with the own classifier's class weights, see [`class_alignment`]
     - `effective_dimension`: of the embeddings, see [`effective_dimension`]
+
+    These two and the ones like them below are `None` where all images have the same embedding: a network that has
+    collapsed has an accuracy, which must not get lost, but no directions.
 
     With a teacher, with `None` for what needs embeddings of the same width where the widths differ:
 
@@ -179,8 +182,8 @@ def _own_numbers(head: Any, outputs: _Outputs, labels: torch.Tensor) -> dict[str
         "nll": F.cross_entropy(logits, labels.long()).item(),
         "expected_calibration_error": sureness.expected_calibration_error,
         "calibration": {"expected_calibration_error": sureness.expected_calibration_error, **fields},
-        "alignment": class_alignment(outputs.embeddings, labels, head.weight),
-        "effective_dimension": effective_dimension(outputs.embeddings),
+        "alignment": _geometry(class_alignment, outputs.embeddings, labels, head.weight),
+        "effective_dimension": _geometry(effective_dimension, outputs.embeddings),
     }
 
 
@@ -194,12 +197,19 @@ def _shared_numbers(
         "teacher_accuracy": _accuracy(other.logits, labels),
         "teacher_head_accuracy": _accuracy(_crossed(teacher_head, own, batch_size), labels) if fits else None,
         "student_head_on_teacher": _accuracy(_crossed(head, other, batch_size), labels) if fits else None,
-        "cka": linear_cka(own.embeddings, other.embeddings),
-        "cka_debiased": linear_cka(own.embeddings, other.embeddings, debiased=True) if len(labels) > 3 else None,
-        "teacher_alignment": class_alignment(own.embeddings, labels, teacher_head.weight) if fits else None,
-        "teacher_effective_dimension": effective_dimension(other.embeddings),
+        "cka": _geometry(linear_cka, own.embeddings, other.embeddings),
+        "cka_debiased": _geometry(linear_cka, own.embeddings, other.embeddings, True) if len(labels) > 3 else None,
+        "teacher_alignment": _geometry(class_alignment, own.embeddings, labels, teacher_head.weight) if fits else None,
+        "teacher_effective_dimension": _geometry(effective_dimension, other.embeddings),
         **_head_numbers(head, teacher_head, fits),
     }
+
+
+def _geometry(measure: Callable[..., float], *arguments: Any) -> float | None:
+    try:
+        return measure(*arguments)
+    except CollapsedEmbeddingError:
+        return None
 
 
 def _head_numbers(head: Any, teacher_head: Any, fits: bool) -> dict[str, float | None]:

@@ -10,6 +10,10 @@ from torch.nn import functional as F
 _ROUNDING = 1e-12
 
 
+class CollapsedEmbeddingError(ValueError):
+    """A network gives every image the same embedding, so that there are no directions to measure."""
+
+
 def linear_cka(first: Any, second: Any, debiased: bool = False) -> float:
     """
     Linear centered kernel alignment of the embeddings X and Y of the same images, ‖YᵀX‖² / (‖XᵀX‖ ‖YᵀY‖) with centered
@@ -146,7 +150,7 @@ def _centered(values: Any, name: str) -> torch.Tensor:
         raise ValueError(f"the embedding of image {bad} in `{name}` is not finite; look at this image and the network")
     centered = rows - rows.mean(dim=0)
     if centered.norm() <= _ROUNDING * rows.norm():
-        raise ValueError(f"all images have the same embedding in `{name}`; such a network has collapsed")
+        raise CollapsedEmbeddingError(f"all images have the same embedding in `{name}`; such a network has collapsed")
     return centered
 
 

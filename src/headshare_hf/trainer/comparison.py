@@ -8,14 +8,31 @@ from typing import Any
 import torch
 
 from .checks import check_precision
-from .comparison_checks import AROUND, ROW_FIELDS, TEACHER, check_content, check_names, field_names, nearest
+from .comparison_checks import (
+    AROUND,
+    OTHER_ROWS,
+    ROW_FIELDS,
+    TEACHER,
+    check_content,
+    check_names,
+    field_names,
+    nearest,
+)
 from .recipe_arguments import build_recipe, build_section, read_recipe
 
 
 # The last student of SH-KD is a new one: with the seed of the temporary student it would start as that did.
 _NEW_STUDENT = 10_000
 # Common options that a row without a teacher has no use for, and would refuse.
-_TEACHER_OPTIONS = ("teacher_cache", "teacher_cache_dtype", "teacher_precision", "temperature", "kd_scale")
+TEACHER_OPTIONS = (
+    "teacher_cache",
+    "teacher_cache_dtype",
+    "teacher_precision",
+    "temperature",
+    "kd_scale",
+    "projector",
+    "eval_teacher_head_weight",
+)
 
 
 @dataclass(frozen=True)
@@ -152,7 +169,8 @@ class Comparison:
     @property
     def teacher_name(self) -> str | None:
         """The cell of the teacher, or `None` where its weights are given."""
-        return None if "name_or_path" in self.teacher else cell_name(TEACHER, self.teacher_seed)
+        given = self.teacher.get("name_or_path") is not None
+        return None if given else cell_name(TEACHER, self.teacher_seed)
 
     def teacher_section(self, output: Path) -> dict[str, Any]:
         """
@@ -178,7 +196,7 @@ class Comparison:
     ) -> Cell:
         training = {**self.training, **self.teacher_training, "method": "plain"}
         # It asks no teacher about anything.
-        training = {name: value for name, value in training.items() if name not in _TEACHER_OPTIONS}
+        training = {name: value for name, value in training.items() if name not in TEACHER_OPTIONS}
         return self._finished(row, seed, {"student": {**self.teacher, **head}}, training, output, needs)
 
     def _student_cell(self, row: str, seed: int, output: Path) -> Cell:
@@ -191,14 +209,15 @@ class Comparison:
         if own is not None:
             needs = (*needs, cell_name(own, seed))
             sections["teacher"] = {"name_or_path": str(output / cell_name(own, seed))}
+            if not self._asks_teacher(options):
+                named = next(f"{name}: {content[name]}" for name in OTHER_ROWS if content.get(name) is not None)
+                raise ValueError(f"it asks no teacher about anything; leave out `{named}`")
             if content.get("temporary_student") is not None:
                 sections["student"]["init_seed"] = seed + _NEW_STUDENT
-            elif not self._asks_teacher(options):
-                raise ValueError(f"it asks no teacher about anything; leave out `taught_by: {own}`")
         elif self._asks_teacher(options):
             sections["teacher"] = self.teacher_section(output)
         else:
-            options = {**dict.fromkeys(_TEACHER_OPTIONS), **options}
+            options = {**dict.fromkeys(TEACHER_OPTIONS), **options}
         return self._finished(row, seed, sections, {**self.training, **options}, output, needs)
 
     def _finished(
@@ -210,7 +229,7 @@ class Comparison:
         output: Path,
         needs: tuple[str, ...] = (),
     ) -> Cell:
-        kept = {name: value for name, value in training.items() if value is not None}
+        kept = {"report_to": "none"} | {name: value for name, value in training.items() if value is not None}
         own = {
             "output_dir": str(output / cell_name(row, seed)),
             "seed": seed,
@@ -219,12 +238,11 @@ class Comparison:
             # The last one and the best one.
             "save_total_limit": 2,
             "metric_for_best_model": "accuracy",
-            "report_to": "none",
         }
         return Cell(row, seed, {**sections, "data": self.data, "training": {**kept, **own}}, needs)
 
     def _asks_teacher(self, options: dict[str, Any]) -> bool:
-        common = {name: value for name, value in self.training.items() if name not in _TEACHER_OPTIONS}
+        common = {name: value for name, value in self.training.items() if name not in TEACHER_OPTIONS}
         args = build_section("training", {"output_dir": "unused", **common, **options})
         return args.needs_teacher or args.student_head != "own"
 

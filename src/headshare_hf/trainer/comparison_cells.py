@@ -9,14 +9,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
+import transformers
 from safetensors.torch import load_file
 
 from .. import __version__
 from . import run_folder
 from .comparison import Cell
 from .comparison_checks import TEACHER
-from .comparison_identity import check_same_code, describe_cell
+from .comparison_identity import check_same_code, describe_cell, without_places
 from .comparison_judging import describe_images, judge_best, judge_last, last_state, read_test_images
 from .pretraining import PRETRAINING
 from .recipe import run_recipe
@@ -70,7 +72,7 @@ def run_cell(cell: Cell, output: Path, judging: Judging) -> dict[str, Any]:
     Returns:
         `dict[str, Any]`: What its `cell.json` holds: `last` and `best`, measured on the test images with the weights of
         the last epoch and of the one with the best validation accuracy; `cost`, `curve`, `loss_curve`, `data`, `code`,
-        `trained_code`, the `options` that all of it depends on, and `networks`, see [`networks_of`].
+        `versions` of the libraries, `trained_code`, the `options` that all of it depends on, and `networks`, see [`networks_of`].
 
     Raises:
         ValueError: It was finished with other options or beside other weights, or another version of the code, for which
@@ -95,6 +97,7 @@ def run_cell(cell: Cell, output: Path, judging: Judging) -> dict[str, Any]:
         "options": describe_cell(cell, output, judging.test_split, judging.teacher),
         "networks": networks,
         "code": judging.code,
+        "versions": {module.__name__: module.__version__ for module in (torch, transformers, datasets)},
         "trained_code": older.get("trained_code", older.get("code", begun)),
         "data": describe_images(trainer.train_dataset, trainer.eval_dataset, test),
         "last": last,
@@ -119,7 +122,8 @@ def finished_result(cell: Cell, output: Path, judging: Judging) -> dict[str, Any
     if found is None or "options" not in found:
         return None
     here = describe_cell(cell, output, judging.test_split, judging.teacher)
-    difference = run_folder.first_difference(found["options"], here)
+    # Older files have more of what changes no result.
+    difference = run_folder.first_difference(without_places(found["options"]), here)
     if difference is not None:
         raise ValueError(
             f"{output / cell.name} was finished with other options: {difference}. Give another --output, give the row "

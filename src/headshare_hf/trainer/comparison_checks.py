@@ -18,7 +18,15 @@ OTHER_ROWS = ("temporary_student", "taught_by")
 # Of a row, beside the fields of section `training`.
 ROW_FIELDS = ("student", *OTHER_ROWS)
 # The comparison tells runs apart by these, and nothing else should.
-_SET_HERE = ("output_dir", "seed", "save_strategy", "eval_strategy", "metric_for_best_model", "load_best_model_at_end")
+_SET_HERE = (
+    "output_dir",
+    "seed",
+    "save_strategy",
+    "save_total_limit",
+    "eval_strategy",
+    "metric_for_best_model",
+    "load_best_model_at_end",
+)
 
 
 def is_teacher(row: str) -> bool:
@@ -102,6 +110,14 @@ def _check_row(row: Any, content: Any, methods: Mapping[str, Any]) -> None:
 
 def _check_split(data: Mapping[str, Any], test_split: str) -> None:
     chooses = build_section("data", dict(data))
+    if test_split == chooses.train_split:
+        raise ValueError(
+            f"`test_split` is {test_split!r}, the images that are trained on; name a split of other images"
+        )
+    if not chooses.validation_fraction and chooses.eval_split == chooses.train_split:
+        raise ValueError(
+            f"`data.eval_split` is {chooses.eval_split!r}, the images that are trained on; name another one"
+        )
     if not chooses.validation_fraction and chooses.eval_split in (None, test_split):
         raise ValueError(
             "the best epoch is chosen by other images than those of `test_split`: set `data.validation_fraction`, or "

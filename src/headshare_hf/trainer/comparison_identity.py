@@ -14,16 +14,21 @@ _COMMON = ("data", "student", "teacher", "training", "teacher_training", "teache
 # Where the images lie, how fast they are read, and what people call them changes no result.
 _PLACES = ("name", "cache_images", "image_cache", "title", "license", "weights_license")
 # Folders and machines, and what says how fast a run is or how much of it is shown.
-_SPEED = (
+SPEED = (
     "output_dir",
     "use_cpu",
     "teacher_cache",
     "dataloader_num_workers",
+    "dataloader_persistent_workers",
+    "dataloader_pin_memory",
+    "dataloader_prefetch_factor",
+    "per_device_eval_batch_size",
+    "report_to",
     "logging_steps",
     "logging_strategy",
     "disable_tqdm",
 )
-_LEFT_OUT = {"data": _PLACES, "training": _SPEED, "teacher_training": _SPEED}
+_LEFT_OUT = {"data": _PLACES, "training": SPEED, "teacher_training": SPEED}
 # Fields of a model section that name a folder, which may be the one of another cell.
 _FOLDERS = ("name_or_path", "shared_head_from")
 

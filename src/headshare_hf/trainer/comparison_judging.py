@@ -103,6 +103,10 @@ def judge_best(
         return None
     # By its name, because the folder may have moved since.
     folder = trainer.folder / Path(best).name
+    if not folder.is_dir():
+        raise run_folder.RunFolderError(
+            f"{folder}, the best epoch, is gone; move {trainer.folder} away, and the cell is trained again"
+        )
     step = int(folder.name.rpartition("-")[2])
     scored = last if step == state["global_step"] else _analyze(str(folder), None, test, **_options(trainer.args))
     return {
@@ -147,13 +151,17 @@ def _alpha_th(training: DistillationConfig) -> float:
 
 
 def _options(training: DistillationConfig) -> dict[str, Any]:
-    return {"alpha_th": _alpha_th(training), "batch_size": training.per_device_eval_batch_size}
+    options = {"alpha_th": _alpha_th(training), "batch_size": training.per_device_eval_batch_size}
+    return {**options, "device": training.device}
 
 
 def _analyze(
-    student: str, teacher: Mapping[str, Any] | None, test: ImageClassificationDataset, **options: Any
+    student: str,
+    teacher: Mapping[str, Any] | None,
+    test: ImageClassificationDataset,
+    device: torch.device,
+    **options: Any,
 ) -> dict[str, Any]:
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     network, processor = load_teacher(student)
     if teacher is None:
         return analyze_student(network.to(device), None, test, processor=processor, **options)

@@ -24,6 +24,7 @@ from .comparison_values import (
     difference_legend,
     markdown,
     means,
+    missing_seeds,
     published_column,
     published_legend,
     student_rows,
@@ -92,6 +93,8 @@ def render_comparison(content: Mapping[str, Any]) -> str:
     legend = [
         "±: standard deviation over the seeds.",
         *([difference_legend(baseline, differences)] if differences else []),
+        *missing_seeds(last),
+        *_unlike_machines(rows),
         "Seconds: of all trainings of one student, those of its temporary student and of a teacher of its own included, "
         "without that of the ordinary teacher. Memory: the peak, of the process on a CPU, of the allocator on an accelerator; it "
         "has buffers too, as CRD's memories of all images are, which are no parameters.",
@@ -157,9 +160,24 @@ def write_report(content: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def _curves(rows: Mapping[str, Any], name: str) -> dict[str, list[Any]]:
-    # Older files have no losses, and where `logging_strategy` is "no" there are none.
+    # Older files have no losses, and where `logging_strategy` is "no" there are none. Seeds that were logged at other steps
+    # than the first have no common line: how often a run is logged may differ.
     found = {row: [cell.get(name) for cell in cells.values()] for row, cells in rows.items()}
-    return {row: curves for row, curves in found.items() if all(curves)}
+    return {row: curves for row, curves in found.items() if all(curves) and _are_aligned(curves)}
+
+
+def _are_aligned(curves: list[Any]) -> bool:
+    epochs = [sorted(epoch for epoch, _ in curve) for curve in curves]
+    return all(found == epochs[0] for found in epochs)
+
+
+def _unlike_machines(rows: Mapping[str, Any]) -> list[str]:
+    """What to mind where seconds and memory are of different machines, or of different shares of one."""
+    costs = [cell["cost"] for cells in rows.values() for cell in cells.values()]
+    found = {(cost["device"], cost["threads"]) for cost in costs if "device" in cost and "threads" in cost}
+    shares = [device + (f" with {threads} threads" if device == "cpu" else "") for device, threads in sorted(found)]
+    kinds = list(dict.fromkeys(shares))
+    return [f"Seconds and memory are of {', '.join(kinds)}, which are not alike."] if len(kinds) > 1 else []
 
 
 def _are_close(first: dict[str, dict[int, float]], second: dict[str, dict[int, float]]) -> bool:

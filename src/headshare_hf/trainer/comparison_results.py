@@ -9,6 +9,7 @@ from filelock import FileLock
 
 from . import run_folder
 from .comparison import Cell, Comparison
+from .comparison_checks import TEACHER
 from .comparison_identity import check_same_code, describe_comparison, without_places
 
 
@@ -46,7 +47,8 @@ class ComparisonResults:
         Puts a cell into the file, at once, beside what other commands have put there since.
 
         Raises:
-            ValueError: Its images, its code or the options of its row are others than those in the file.
+            ValueError: Its images, its code, the options of its row or the ordinary teacher are others than those in the
+                file.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path.with_name(self.path.name + ".lock")):
@@ -55,6 +57,7 @@ class ComparisonResults:
             self.check_begun({cell.name: result.get("trained_code")}, result["code"])
             self.check_rows()
             self.check_images(f"{self.path}, row {cell.row!r}", result["data"])
+            self._check_teacher(cell.name, result.get("networks", {}))
             row = self.content["cells"].setdefault(cell.row, {"options": self._options(cell.row), "seeds": {}})
             row["seeds"][str(cell.seed)] = {
                 name: value for name, value in result.items() if name not in _NOT_OF_A_SEED
@@ -113,6 +116,19 @@ class ComparisonResults:
                 "--results"
             )
 
+    def _check_teacher(self, name: str, networks: Mapping[str, str]) -> None:
+        """Every student is compared with one ordinary teacher, whatever folder or machine trained it."""
+        here = next((networks[key] for key in networks if key.partition("/")[0] == TEACHER), None)
+        if here is None:
+            return
+        known = self.content.setdefault("teacher_digest", here)
+        if known != here:
+            raise ValueError(
+                f"{self.path} holds cells beside another teacher ({known[:12]}) than {name} has ({here[:12]}): the same options "
+                "give other weights on other machines. Copy the folder of that teacher into --output before anything else "
+                "is trained there, or write to another --results"
+            )
+
     def check_code(self, code: str) -> None:
         """
         Raises:
@@ -159,9 +175,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _check_same(path: Path, known: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    for section in sorted(known.keys() | here.keys()):
-        if known.get(section) != here.get(section):
-            raise ValueError(
-                f"{path} holds another comparison: `{section}` is {known.get(section)} there and {here.get(section)} here. "
-                "Write to another file"
-            )
+    difference = run_folder.first_difference(dict(known), dict(here))
+    if difference is not None:
+        raise ValueError(f"{path} holds another comparison: {difference}. Write to another file")

@@ -44,9 +44,14 @@ class Share(NamedTuple):
     devices: tuple[str, ...]
 
 
-def default_jobs() -> int:
-    """One cell for each accelerator, and one where there is none: a CPU is shared by the threads of one cell."""
-    return max(1, torch.accelerator.device_count()) if torch.accelerator.is_available() else 1
+def default_jobs(on_cpu: bool = False) -> int:
+    """
+    One cell for each accelerator, and one where there is none: a CPU is shared by the threads of one cell.
+
+    Args:
+        on_cpu (`bool`, *optional*, defaults to `False`): Cells run on the CPU, whatever there is.
+    """
+    return 1 if on_cpu or not torch.accelerator.is_available() else max(1, torch.accelerator.device_count())
 
 
 def check_alone() -> None:

@@ -5,7 +5,9 @@ from statistics import fmean
 from typing import Any
 
 from ..evaluation import compare_paired
-from .comparison_checks import AROUND, TEACHER
+from .comparison import TEACHER_OPTIONS
+from .comparison_checks import AROUND, ROW_FIELDS, TEACHER
+from .comparison_identity import SPEED
 from .comparison_values import (
     difference_columns,
     difference_legend,
@@ -51,18 +53,23 @@ def render_teachers(content: Mapping[str, Any]) -> str:
 
 
 def teachers_alone(content: Mapping[str, Any]) -> list[str]:
-    """Rows of students that are the teacher's network, trained on labels alone for as long as the teacher."""
+    """Rows of students that are the teacher's network, trained on labels alone exactly as the teacher was."""
     common = content["comparison"]
-    wanted = _network(common["teacher"])
-    epochs = {**common["training"], **common["teacher_training"]}.get("num_train_epochs")
+    wanted = _given(common["teacher"]), _given({**common["training"], **common["teacher_training"]})
     found = []
     for row in student_rows(content):
         options = content["cells"][row]["options"]
-        network = _network({**common["student"], **options.get("student", {})})
-        trained = {**common["training"], **options}.get("num_train_epochs")
-        if options.get("method", "plain") == "plain" and any(wanted) and (network, trained) == (wanted, epochs):
+        network = _given({**common["student"], **options.get("student", {})})
+        training = _given({**common["training"], **options}, *ROW_FIELDS, "method")
+        if options.get("method", "plain") == "plain" and any(wanted[0]) and (network, training) == wanted:
             found.append(row)
     return found
+
+
+def _given(section: Mapping[str, Any], *but: str) -> dict[str, Any]:
+    """Fields of a section that change a training without a teacher, as far as they are set."""
+    left_out = {*but, *TEACHER_OPTIONS, *SPEED}
+    return {name: value for name, value in section.items() if value is not None and name not in left_out}
 
 
 def teacher_rows(content: Mapping[str, Any]) -> list[str]:

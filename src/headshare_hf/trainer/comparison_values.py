@@ -44,6 +44,18 @@ def markdown(columns: Mapping[str, Mapping[str, str]], rows: Sequence[str]) -> s
     return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
 
 
+def missing_seeds(values: Mapping[str, Mapping[int, float]]) -> list[str]:
+    """What a legend says of rows that lack seeds which others have: a method that failed with one must not look better."""
+    known = sorted({seed for found in values.values() for seed in found})
+    lacking = {row: [str(seed) for seed in known if seed not in found] for row, found in values.items()}
+    said = [f"{row} of {', '.join(seeds)}" for row, seeds in lacking.items() if seeds]
+    if not said:
+        return []
+    return [
+        f"Seeds without a result, because they were not run or failed: {'; '.join(said)}. Means are over the others."
+    ]
+
+
 def means(values: Mapping[str, Mapping[int, float]]) -> dict[str, str]:
     """Mean and standard deviation over the seeds, in per cent, by row."""
     return {row: _mean_and_deviation(found) for row, found in summarize(values).items()}

@@ -103,7 +103,21 @@ def claim(output_dir: str | Path, identity: dict[str, Any], resuming: bool) -> N
                 "output_dir"
             )
     shutil.rmtree(folder / STAGING, ignore_errors=True)
+    _name_best_checkpoints(folder)
     write_json(folder / RUN_FILE, {"identity": identity, "finished": False})
+
+
+def _name_best_checkpoints(folder: Path) -> None:
+    """
+    Lets checkpoints call the best one as this run does: transformers compares paths as texts, and deletes the best
+    checkpoint of a run that goes on under another spelling of its folder, or after a move.
+    """
+    for path in folder.glob("checkpoint-*/trainer_state.json"):
+        state = json.loads(path.read_text(encoding="utf-8"))
+        best = state.get("best_model_checkpoint")
+        here = folder / Path(best).name if best else None
+        if here is not None and str(here) != best and here.is_dir():
+            write_json(path, {**state, "best_model_checkpoint": str(here)})
 
 
 def check_identity(folder: Path, record: dict[str, Any], identity: dict[str, Any]) -> None:

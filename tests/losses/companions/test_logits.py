@@ -123,6 +123,28 @@ def test_dkd_of_a_single_class_is_refused():
         loss_of("dkd", STUDENT[:, :1], TEACHER[:, :1], labels=torch.tensor([0, 0, 0]))
 
 
+def test_of_two_classes_there_is_no_size_to_take_away():
+    """Their standardised logits are the same two numbers, whatever the network says."""
+    with pytest.raises(ValueError, match="at least 3, but the student has 2 classes"):
+        loss_of("kd_standardized", STUDENT[:, :2], TEACHER[:, :2])
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "message"),
+    [
+        ("dkd", {"temperature": 0.0}, "DKDLoss: `temperature` is 0.0; it must be positive"),
+        ("dkd", {"others_weight": -8.0}, "`others_weight` is -8.0; it must not be negative"),
+        ("dist", {"temperature": -4.0}, "`temperature` is -4.0"),
+        ("dist", {"inter_weight": float("nan")}, "`inter_weight` is nan"),
+        ("kd_standardized", {"temperature": -1.0}, "`temperature` is -1.0"),
+        ("rkd", {"angle_weight": -1.0}, "`angle_weight` is -1.0"),
+    ],
+)
+def test_options_out_of_range_are_refused(name, option, message):
+    with pytest.raises(ValueError, match=message):
+        draw_case(name, **option)
+
+
 def test_defaults_are_those_of_the_published_recipes():
     assert (draw_case("dkd").loss.temperature, draw_case("dkd").loss.others_weight) == (4.0, 8.0)
     assert draw_case("dist").loss.temperature == 4.0 and draw_case("kd_standardized").loss.temperature == 2.0

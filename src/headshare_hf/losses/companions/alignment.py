@@ -67,6 +67,26 @@ def check_same_classes(name: str, student: FeatureShapes, teacher: FeatureShapes
         )
 
 
+def check_positive(name: str, **values: float) -> None:
+    """
+    Raises:
+        ValueError: An option is not above 0; names it.
+    """
+    for option, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name}: `{option}` is {value}; it must be positive")
+
+
+def check_not_negative(name: str, **values: float) -> None:
+    """
+    Raises:
+        ValueError: An option is below 0; names it.
+    """
+    for option, value in values.items():
+        if not value >= 0:
+            raise ValueError(f"{name}: `{option}` is {value}; it must not be negative")
+
+
 def map_connector(student: MapShape, teacher: MapShape, relu: bool) -> nn.Sequential:
     """
     A convolution from the student's maps to the shape of the teacher's, batch normalisation, and a ReLU on request.

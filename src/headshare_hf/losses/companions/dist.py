@@ -2,7 +2,7 @@
 
 import torch
 
-from .alignment import check_same_classes
+from .alignment import check_not_negative, check_positive, check_same_classes
 from .arithmetic import unit
 from .base import CompanionLoss
 from .features import FeatureShapes, NeededFeatures
@@ -15,7 +15,8 @@ class DISTLoss(CompanionLoss):
     2205.10536).
 
     The first is taken of each image's probabilities, and averaged over the images; the second of the probabilities of
-    each class throughout the batch, and averaged over the classes. The factor T² is that of the authors' code.
+    each class throughout the batch, and averaged over the classes. Of two classes the first says only which one is
+    larger, so that the second alone teaches. The factor T² is that of the authors' code.
 
     Args:
         student, teacher: See [`CompanionLoss`].
@@ -24,7 +25,7 @@ class DISTLoss(CompanionLoss):
         temperature (`float`, *optional*, defaults to 4.0): T, unitless.
 
     Raises:
-        ValueError: The numbers of classes differ.
+        ValueError: The numbers of classes differ, T is not positive, or a weight is negative.
     """
 
     student_needs = ("logits",)
@@ -40,6 +41,8 @@ class DISTLoss(CompanionLoss):
     ) -> None:
         super().__init__(student, teacher)
         check_same_classes(type(self).__name__, student, teacher)
+        check_positive(type(self).__name__, temperature=temperature)
+        check_not_negative(type(self).__name__, inter_weight=inter_weight, intra_weight=intra_weight)
         self.inter_weight = inter_weight
         self.intra_weight = intra_weight
         self.temperature = temperature

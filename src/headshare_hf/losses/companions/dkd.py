@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from ...models import IGNORED_LABEL
-from .alignment import check_same_classes
+from .alignment import check_not_negative, check_positive, check_same_classes
 from .base import CompanionLoss
 from .features import FeatureShapes, NeededFeatures
 
@@ -29,7 +29,8 @@ class DKDLoss(CompanionLoss):
         temperature (`float`, *optional*, defaults to 4.0): T, unitless.
 
     Raises:
-        ValueError: There are fewer than two classes, or not as many of the student as of the teacher.
+        ValueError: There are fewer than two classes, or not as many of the student as of the teacher, T is not positive, or
+            a weight is negative.
     """
 
     student_needs = ("logits",)
@@ -46,6 +47,8 @@ class DKDLoss(CompanionLoss):
     ) -> None:
         super().__init__(student, teacher)
         check_same_classes(type(self).__name__, student, teacher, least=2)
+        check_positive(type(self).__name__, temperature=temperature)
+        check_not_negative(type(self).__name__, target_weight=target_weight, others_weight=others_weight)
         self.target_weight = target_weight
         self.others_weight = others_weight
         self.temperature = temperature

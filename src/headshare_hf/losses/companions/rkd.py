@@ -3,6 +3,7 @@
 import torch
 from torch.nn import functional as F
 
+from .alignment import check_not_negative
 from .arithmetic import unit
 from .base import CompanionLoss
 from .features import FeatureShapes, NeededFeatures
@@ -23,6 +24,9 @@ class RKDLoss(CompanionLoss):
         student, teacher: See [`CompanionLoss`].
         distance_weight (`float`, *optional*, defaults to 25.0): Weight of the distances.
         angle_weight (`float`, *optional*, defaults to 50.0): Weight of the angles.
+
+    Raises:
+        ValueError: A weight is negative.
     """
 
     student_needs = ("embeddings",)
@@ -36,6 +40,7 @@ class RKDLoss(CompanionLoss):
         angle_weight: float = 50.0,
     ) -> None:
         super().__init__(student, teacher)
+        check_not_negative(type(self).__name__, distance_weight=distance_weight, angle_weight=angle_weight)
         self.distance_weight = distance_weight
         self.angle_weight = angle_weight
 

@@ -5,7 +5,7 @@ import math
 import torch
 
 from ..kd import kd_loss
-from .alignment import check_same_classes
+from .alignment import check_positive, check_same_classes
 from .arithmetic import unit
 from .base import CompanionLoss
 from .features import FeatureShapes, NeededFeatures
@@ -25,7 +25,7 @@ class StandardizedKDLoss(CompanionLoss):
         temperature (`float`, *optional*, defaults to 2.0): T, in standard deviations of the logits.
 
     Raises:
-        ValueError: The numbers of classes differ.
+        ValueError: The numbers of classes differ, there are fewer than three, or T is not positive.
     """
 
     student_needs = ("logits",)
@@ -33,7 +33,9 @@ class StandardizedKDLoss(CompanionLoss):
 
     def __init__(self, student: FeatureShapes, teacher: FeatureShapes, temperature: float = 2.0) -> None:
         super().__init__(student, teacher)
-        check_same_classes(type(self).__name__, student, teacher)
+        # Of two classes the scores are ±1/√2, whatever the logits.
+        check_same_classes(type(self).__name__, student, teacher, least=3)
+        check_positive(type(self).__name__, temperature=temperature)
         self.temperature = temperature
 
     def compute(self, student: NeededFeatures, teacher: NeededFeatures, labels: torch.Tensor) -> torch.Tensor:

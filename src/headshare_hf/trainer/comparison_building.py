@@ -1,0 +1,73 @@
+"""What would show only when a row begins, shown before the first training: networks and losses that do not fit."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .comparison import Cell
+from .recipe import RecipeData, build_data, build_model, build_teacher
+from .recipe_arguments import build_recipe, build_section
+from .recipe_sections import ModelArguments, Recipe
+from .trainer import DistillationTrainer
+
+
+# What says how fast a training is, and costs time or needs a device when a trainer is built.
+_FAST = ("torch_compile", "fp16", "fp16_full_eval", "teacher_cache")
+
+
+def check_buildable(cells: Sequence[Cell], known: Mapping[str, Cell], output: Path) -> None:
+    """
+    Builds the trainer of every row once, with the networks as they are before any training, on the CPU: whether widths,
+    feature maps, numbers of negatives and options fit together is known from the networks and the images alone.
+
+    Args:
+        cells (`Sequence[Cell]`): What is about to be trained; of every row the first one is built.
+        known (`Mapping[str, Cell]`): All cells by name, those that are finished too: they say what teachers are.
+        output (`Path`): Folder of the comparison.
+
+    Raises:
+        ValueError: Names every row that could not begin, and why.
+    """
+    first: dict[str, Cell] = {}
+    for cell in cells:
+        first.setdefault(cell.row, cell)
+    data, wrong = None, []
+    for cell in first.values():
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                recipe = _untrained(cell, folder)
+                data = data or build_data(recipe.data, cell.seed)
+                _build(recipe, data, _network_of_teacher(cell, known, output))
+        except (ValueError, TypeError) as error:
+            wrong.append(f"row {cell.row!r}: {error}")
+    if wrong:
+        raise ValueError("\n".join(wrong))
+
+
+def _untrained(cell: Cell, folder: str) -> Recipe:
+    training = {name: value for name, value in cell.sections["training"].items() if name not in _FAST}
+    here = {**training, "output_dir": folder, "use_cpu": True, "report_to": "none"}
+    student = {**cell.sections["student"], "shared_head_from": None}
+    return build_recipe({**cell.sections, "training": here, "student": student})
+
+
+def _network_of_teacher(cell: Cell, known: Mapping[str, Cell], output: Path) -> ModelArguments | None:
+    """The section of a row's teacher, as a new network where it is one that the comparison trains."""
+    teacher = cell.sections.get("teacher")
+    if teacher is None:
+        return None
+    trained = {str(output / name): other for name, other in known.items()}.get(str(teacher["name_or_path"]))
+    section = teacher if trained is None else {**trained.sections["student"], "shared_head_from": None}
+    return build_section("student" if trained else "teacher", dict(section))
+
+
+def _build(recipe: Recipe, data: RecipeData, teacher: ModelArguments | None) -> None:
+    args: Any = recipe.training
+    student = build_model(recipe.student, recipe.data, data.label_names, args.seed)
+    network, processor = None, None
+    if teacher is not None and teacher.name_or_path is not None:
+        network, processor = build_teacher(teacher, data.label_names)
+    elif teacher is not None:
+        network = build_model(teacher, recipe.data, data.label_names, args.seed)
+    DistillationTrainer(student, args, teacher=network, teacher_processing_class=processor, **data.for_trainer())
