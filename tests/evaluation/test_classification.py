@@ -8,7 +8,7 @@ from torch import nn
 from transformers import EvalPrediction, Trainer, TrainingArguments
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from headshare_hf.evaluation import ClassificationCounts, ClassificationMetrics, head_similarity
+from headshare_hf.evaluation import ClassificationCounts, ClassificationMetrics, classification, head_similarity
 
 
 NUM_LABELS = 11
@@ -245,6 +245,21 @@ def test_head_similarity_is_cosine_and_distance():
     expected["bias_distance"] = float(np.linalg.norm(bias_a.numpy() - bias_b.numpy()))
     assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-6)
     assert all(type(found[name]) is float for name in expected)
+
+
+def test_many_classes_are_compared_some_at_a_time(monkeypatch):
+    torch.manual_seed(0)
+    one, other = torch.randn(10, 3), torch.randn(10, 3)
+    whole = head_similarity(one, other)
+    monkeypatch.setattr(classification, "_CLASSES_AT_A_TIME", 4)
+    sizes, doubled = [], classification._double
+    monkeypatch.setattr(classification, "_double", lambda part: sizes.append(len(part)) or doubled(part))
+    found = head_similarity(one, other)
+    assert torch.equal(found.pop("cosine_per_class"), whole.pop("cosine_per_class")) and found == whole
+    assert sizes == [4, 4, 4, 4, 2, 2]
+    other[6] = 0
+    with pytest.raises(ValueError, match="the second head has only zeros for class 6"):
+        head_similarity(one, other)
 
 
 def test_a_head_is_similar_to_itself_scaled():

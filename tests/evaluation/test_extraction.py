@@ -78,6 +78,23 @@ def test_a_classifier_and_its_embedding_model_agree(model, images):
     assert np.array_equal(extract_embeddings(resnet(), images), extract_embeddings(model, images))
 
 
+@pytest.mark.parametrize("make", [resnet, vit])
+def test_no_logits_are_computed(make, images, monkeypatch):
+    """Of many classes they would be larger than everything else."""
+    model, widths, linear = make(num_labels=999), [], torch.nn.functional.linear
+    expected = extract_embeddings(model, images)
+
+    def watched(*args):
+        found = linear(*args)
+        widths.append(found.shape[-1])
+        return found
+
+    monkeypatch.setattr(torch.nn.functional, "linear", watched)
+    assert np.array_equal(extract_embeddings(model, images), expected) and 999 not in widths
+    monkeypatch.undo()
+    assert model(torch.zeros(1, 3, 16, 16)).logits.shape == (1, 999)
+
+
 def test_a_transformers_classifier_gives_what_its_classifier_reads(images):
     model = vit()
     found = extract_embeddings(model, images, batch_size=10)

@@ -229,3 +229,41 @@ def test_a_teacher_whose_logits_are_not_those_of_its_classifier_is_refused():
     frozen = FrozenTeacher(teacher, torch.device("cpu"), InputAdapter(None, None), torch.no_grad)
     with pytest.raises(ValueError, match="are not those of its classifier on its embedding"):
         frozen(torch.randn(2, 3, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "drop", "refused"),
+    [(9, 8, False, True), (9, 8, True, False), (10, 8, False, False), (5, 1, False, True)],
+)
+def test_a_last_batch_of_one_image_is_refused_before_the_epoch(images, batch, drop, refused, tmp_path):
+    fields = {"method": "th_kd", "projector": "linear_bn_relu"}
+    args = arguments(tmp_path, per_device_train_batch_size=batch, dataloader_drop_last=drop, **fields)
+    models = {"model": resnet(), "teacher": resnet("resnet8x4", seed=1)}
+    if not refused:
+        DistillationTrainer(**models, args=args, train_dataset=ToyImages(images))
+        return
+    with pytest.raises(
+        ValueError, match=r"single image of \d for the last one, which `projector.1` .*dataloader_drop_last"
+    ):
+        DistillationTrainer(**models, args=args, train_dataset=ToyImages(images))
+
+
+def test_layers_that_average_over_positions_take_a_single_image(tmp_path):
+    args = arguments(tmp_path, method="plain", per_device_train_batch_size=8, num_train_epochs=1)
+    trainer = DistillationTrainer(resnet(), args, train_dataset=ToyImages(9))
+    trainer.train()
+    assert trainer.state.global_step == 2
+
+
+@pytest.mark.parametrize("fields", [{"method": "kd"}, {"method": "th_kd", "projector": "linear"}])
+def test_activation_checkpointing_reaches_the_student(fields, tmp_path):
+    name = (
+        "activation_checkpointing"
+        if "activation_checkpointing" in arguments(tmp_path).to_dict()
+        else "gradient_checkpointing"
+    )
+    args = arguments(tmp_path, max_steps=1, **{name: True}, **fields)
+    student = vit(seed=1)
+    trainer = DistillationTrainer(student, args, teacher=resnet("resnet8x4", seed=2), train_dataset=ToyImages())
+    trainer.train()
+    assert any(getattr(module, "gradient_checkpointing", False) for module in student.modules())

@@ -1,5 +1,7 @@
 """The teacher sees what it was trained on, and is loaded whole or not at all."""
 
+import copy
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -7,7 +9,7 @@ from toys import ToyImages, arguments, resnet, vit
 
 from headshare_hf import DistillationTrainer, HeadShareImageProcessor
 from headshare_hf.trainer import load_teacher
-from headshare_hf.trainer.teacher import teacher_autocast
+from headshare_hf.trainer.teacher import read_by, teacher_autocast
 
 
 def test_the_trainer_feeds_the_teacher_its_own_statistics(tmp_path):
@@ -59,3 +61,18 @@ def test_a_teacher_without_its_head_is_refused(tmp_path):
 def test_the_teacher_computes_in_the_precision_asked_for(precision, dtype):
     with teacher_autocast(precision, torch.device("cpu"), None)():
         assert torch.nn.Linear(4, 2)(torch.randn(1, 4)).dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_gradients_through_a_head_in_half_precision_do_not_underflow(dtype):
+    """Of a softmax over thousands of classes and a small weight, most are no numbers in float16."""
+    torch.manual_seed(0)
+    head, embeddings = torch.nn.Linear(64, 9999).to(dtype).requires_grad_(False), torch.randn(64, 64)
+    gradients = []
+    for layer in (head, copy.deepcopy(head).float()):
+        rows = embeddings.clone().requires_grad_()
+        target = torch.nn.functional.linear(embeddings.flip(0), head.weight.float()).softmax(1)
+        loss = -0.02 / 16 * (read_by(layer, rows).log_softmax(1) * target).sum(1).mean()
+        gradients.append(torch.autograd.grad(loss, rows)[0])
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-5, atol=1e-9)
+    assert read_by(head, embeddings).dtype == torch.float32

@@ -43,6 +43,17 @@ def test_cached_and_uncached_training_print_the_same_losses(data, fields, tmp_pa
     assert len(folders(tmp_path / "cache")) == 1
 
 
+def test_filling_a_cache_draws_no_number_of_the_training(tmp_path):
+    """Else a student with dropout would train otherwise in the first run with a cache than in the next one."""
+    found = []
+    for cache in (None, tmp_path / "cache", tmp_path / "cache"):
+        student = vit(seed=1)
+        student.classifier = torch.nn.Sequential(torch.nn.Dropout(0.5), student.classifier)
+        trainer = cached_trainer(tmp_path / str(len(found)), cache, student=student, method="kd", max_steps=2)
+        found.append(train(trainer))
+    assert found[1] == found[2] == pytest.approx(found[0], rel=1e-6)
+
+
 def test_float16_halves_the_files_and_changes_losses_little(tmp_path):
     fields = {"method": "th_kde", "max_steps": 2}
     plain = train(cached_trainer(tmp_path / "plain", None, **fields))

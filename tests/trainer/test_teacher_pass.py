@@ -1,5 +1,6 @@
 """The pass that fills a teacher cache: cut, crowded, out of room, or of a teacher that cannot be stored."""
 
+import errno
 import fcntl
 import os
 import signal
@@ -15,6 +16,7 @@ import torch
 from cached_runs import cached_trainer, folders, forbid_running, second_run, train
 from toys import resnet, vit
 
+from headshare_hf.evaluation.part_folder import PartFolder
 from headshare_hf.trainer import TeacherCacheError, teacher_pass, teacher_rows
 
 
@@ -168,3 +170,33 @@ def test_a_teacher_of_another_width_than_it_says_is_refused(tmp_path):
     trainer.teacher.width = 7
     with pytest.raises(TeacherCacheError, match=r"outputs of shape \(80, 5\), but 7 numbers are expected"):
         trainer.train()
+
+
+def test_runs_that_start_together_claim_one_folder(tmp_path):
+    """Of one teacher and one set of images, as the cells of a comparison are when the teacher is there."""
+    gate, errors = threading.Barrier(4), []
+
+    def claim(folder):
+        gate.wait()
+        try:
+            PartFolder(folder, {"teacher": "a"}, 8, 4, "outputs")
+        except Exception as error:
+            errors.append(error)
+
+    for trial in range(30):
+        threads = [threading.Thread(target=claim, args=[tmp_path / str(trial)]) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(path.name for path in (tmp_path / str(trial)).iterdir()) == ["key.json"]
+    assert errors == []
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def unsupported(handle, how):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with pytest.raises(TeacherCacheError, match="lock cannot be locked .*; give a `teacher_cache` on another one"):
+        cached_trainer(tmp_path / "run", tmp_path / "cache", max_steps=1).train()

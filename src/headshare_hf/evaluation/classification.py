@@ -7,6 +7,9 @@ from torch.nn import functional as F
 from transformers import EvalPrediction
 
 
+_CLASSES_AT_A_TIME = 8192
+
+
 class ClassificationCounts:
     """
     Correct and seen images of every class: all that the accuracies need, in `(len(ks) + 1) * num_labels` integers on the
@@ -224,14 +227,17 @@ def head_similarity(
     Raises:
         ValueError: Shapes differ, or a class has the weight 0, which has no direction.
     """
-    a, b = _double(weight_a), _double(weight_b)
+    a, b = weight_a.detach(), weight_b.detach()
     if a.ndim != 2 or a.shape != b.shape:
         raise ValueError(f"weights of shape {tuple(a.shape)} and {tuple(b.shape)} cannot be compared class by class")
-    for name, weight in (("first", a), ("second", b)):
-        zero = (weight == 0).all(dim=1).nonzero().flatten().tolist()
-        if zero:
-            raise ValueError(f"the {name} head has only zeros for class {zero[0]}, which has no direction to compare")
-    cosine = F.cosine_similarity(a, b, dim=1)
+    # Some classes at a time: of a million, copies in float64 would be larger than everything else in the memory.
+    parts = zip(a.split(_CLASSES_AT_A_TIME), b.split(_CLASSES_AT_A_TIME), strict=True)
+    cosine = torch.cat(
+        [
+            _cosines(_double(own), _double(other), first * _CLASSES_AT_A_TIME)
+            for first, (own, other) in enumerate(parts)
+        ]
+    )
     result: dict[str, Any] = {
         "cosine_mean": cosine.mean().item(),
         "cosine_min": cosine.min().item(),
@@ -243,6 +249,16 @@ def head_similarity(
     return result
 
 
+def _cosines(a: torch.Tensor, b: torch.Tensor, first: int) -> torch.Tensor:
+    """Of each row of one with that of the other; they are those of the classes from `first` on."""
+    for name, weight in (("first", a), ("second", b)):
+        zero = (weight == 0).all(dim=1).nonzero().flatten().tolist()
+        if zero:
+            number = first + zero[0]
+            raise ValueError(f"the {name} head has only zeros for class {number}, which has no direction to compare")
+    return F.cosine_similarity(a, b, dim=1)
+
+
 def _bias_distance(bias_a: torch.Tensor | None, bias_b: torch.Tensor | None, num_labels: int) -> float:
     zero = torch.zeros(num_labels, dtype=torch.float64)
     a, b = (zero if bias is None else _double(bias) for bias in (bias_a, bias_b))
@@ -252,7 +268,8 @@ def _bias_distance(bias_a: torch.Tensor | None, bias_b: torch.Tensor | None, num
 
 
 def _double(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().double().cpu()
+    # Moved first: the device has no room for a copy of twice the size.
+    return tensor.detach().cpu().double()
 
 
 def _check_integers(numbers: torch.Tensor, name: str) -> None:

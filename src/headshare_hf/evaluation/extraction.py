@@ -1,6 +1,7 @@
 """Embeddings of all images of a data set, by one process or several, in memory or resumable on disk."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from ..models import embedding_tap
+from ..models import HeadShareForImageClassification, embedding_tap
 from .embedding_key import embedding_key
 from .embedding_parts import EmbeddingParts
 from .modes import evaluating
@@ -149,9 +150,12 @@ def _embedder(model: nn.Module, flip: bool, accelerator: Accelerator) -> Callabl
         # Without a classifier to listen at, the output itself has to have the embeddings.
         tap, problem = None, error
 
+    # Nobody looks at the logits, which with many classes are larger and take longer than the rest.
+    network = model.base_model if isinstance(model, HeadShareForImageClassification) else model
+
     def embed(pixels: torch.Tensor) -> torch.Tensor:
-        with accelerator.autocast():
-            output = model(pixel_values=pixels)
+        with accelerator.autocast(), nullcontext() if tap is None else tap.without_logits():
+            output = network(pixel_values=pixels)
         embeddings = getattr(output, "embeddings", None) if tap is None else tap.take()
         if embeddings is None:
             raise ValueError(f"the output of {type(model).__name__} has no `embeddings`, and {problem}") from problem

@@ -2,6 +2,7 @@
 
 import json
 import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,8 @@ class PartFolder:
             raise ValueError(
                 f"{self.folder} has {self._content} but no {KEY_FILE} that says of what; give another folder"
             )
-        partial = path.with_suffix(".partial")
+        # A name of its own: runs that start together claim the folder together.
+        partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
         partial.write_text(json.dumps(own, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         os.replace(partial, path)
 

@@ -64,6 +64,8 @@ def _loader(dataset: Dataset, batches: list[list[int]], num_workers: int, accele
         collate_fn=collate,
         num_workers=num_workers,
         pin_memory=accelerator.device.type == "cuda",
+        # A loader draws a number even where it shuffles nothing; those of a training around it stay as they are.
+        generator=torch.Generator(),
     )
 
 

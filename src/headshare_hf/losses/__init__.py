@@ -2,6 +2,7 @@
 
 from .chunked_cross_entropy import chunked_cross_entropy
 from .chunked_kd import chunked_kd
+from .class_matrix import CHUNKED_FROM
 from .companions import COMPANIONS, Companion, CompanionLoss, Features, FeatureShapes, PretrainedCompanionLoss
 from .contrastive import ContrastiveLoss
 from .cross_entropy import cross_entropy
@@ -16,6 +17,7 @@ from .teacher_moments import TeacherMoments, moments_kd, teacher_moments
 
 
 __all__ = [
+    "CHUNKED_FROM",
     "COMPANIONS",
     "DISTANCES",
     "NEGATIVES",

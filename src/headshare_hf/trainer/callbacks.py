@@ -80,11 +80,13 @@ class HeadSimilarityCallback(TrainerCallback):
     ) -> None:
         """Called after the last step of an epoch."""
         with self._trainer.whole_classes():
-            found = head_similarity(
-                whole(self._head.weight), self._reference.weight, _bias(self._head), _bias(self._reference)
-            )
+            own, other = whole(self._head.weight), self._reference.weight
+            biases = _bias(self._head), _bias(self._reference)
+            # One process logs. The others have helped to gather what is split, and need not compute the same.
+            found = head_similarity(own, other, *biases) if state.is_world_process_zero else {}
         with _log_of_the_epoch(control):
-            self._trainer.log({f"head_{name}": value for name, value in found.items() if isinstance(value, float)})
+            if found:
+                self._trainer.log({f"head_{name}": value for name, value in found.items() if isinstance(value, float)})
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -6,15 +6,12 @@ import torch
 from torch import nn
 from transformers.training_args import ParallelMode
 
-from ..losses import liger_loss
+from ..losses import CHUNKED_FROM, liger_loss
 from ..models import CosineHead, HeadShareForImageClassification, find_classifier
 from .backends import wants_deepspeed, wants_fsdp
 from .config import DistillationConfig
 
 
-# From here on the chunks save tens to hundreds of megabytes, and are 0.8 to 1.5 times as fast on two cores, as the loss may
-# be: benchmarks/class_counts.py.
-CHUNKED_FROM = 10_000
 # "auto" is "chunked": no other was measured to be faster.
 KERNELS = ("auto", "chunked", "liger")
 

@@ -85,6 +85,14 @@ class StudentModule(nn.Module):
         own = {} if self.projector is None else {"projector": self.projector}
         return {**own, **self.auxiliaries}
 
+    def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        """Of the student, see `PreTrainedModel.activation_checkpointing_enable`."""
+        cast(Any, self.student).activation_checkpointing_enable(*args, **kwargs)
+
+    def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        """The same under the name that older versions of transformers call."""
+        cast(Any, self.student).gradient_checkpointing_enable(*args, **kwargs)
+
     @property
     def _no_split_modules(self) -> list[str]:
         # Blocks that transformers says stay together: accelerate makes them the units in which FSDP gathers weights.

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from ..data.input_adapter import InputAdapter
 from ..losses import TeacherMoments
@@ -94,7 +95,7 @@ class FrozenTeacher:
 
     def head(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Logits `(batch_size, num_labels)` of the frozen classifier on anybody's embeddings; gradients pass through."""
-        return self.classifier(embeddings.to(self._dtype))
+        return read_by(self.classifier, embeddings)
 
     def __call__(self, pixel_values: torch.Tensor, batch: Mapping[str, torch.Tensor] | None = None) -> TeacherOutput:
         """
@@ -152,6 +153,26 @@ class FrozenTeacher:
                 "classifier alone cannot be shared; use a model whose last layer is its only classifier"
             )
         self._checked = True
+
+
+def read_by(classifier: nn.Module, embeddings: torch.Tensor) -> torch.Tensor:
+    """
+    Logits of a frozen classifier on anybody's embeddings, in float32 at least: the gradient of a softmax over many classes
+    consists of numbers that float16 has not.
+
+    Args:
+        classifier (`nn.Module`): A linear layer or a head of this package, of any floating dtype.
+        embeddings (`torch.Tensor` of shape `(batch_size, embedding_size)`): What it reads.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, num_labels)`; gradients pass through.
+    """
+    weight = cast(torch.Tensor, classifier.weight)
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    if not isinstance(classifier, nn.Linear) or weight.dtype == dtype:
+        return classifier(embeddings.to(weight.dtype))
+    bias = None if classifier.bias is None else classifier.bias.to(dtype)
+    return F.linear(embeddings.to(dtype), weight.to(dtype), bias)
 
 
 def teacher_autocast(precision: str, device: torch.device, training: Any) -> Any:

@@ -11,7 +11,7 @@ from ..data import collate
 from ..data.input_adapter import InputStatistics
 from ..losses import TeacherMoments, teacher_moments
 from ..models import find_classifier
-from .teacher import FrozenTeacher, TeacherOutput
+from .teacher import FrozenTeacher, TeacherOutput, read_by
 from .teacher_rows import TeacherCacheError, TeacherRows
 
 
@@ -70,7 +70,6 @@ class CachedTeacher:
         self.model: Any = model.eval().requires_grad_(False)
         self.statistics = statistics
         self._frozen, self._autocast, self._use = frozen, autocast, use
-        self._dtype = next(model.parameters()).dtype
         self._device = device
         self._classifier: Any = None
         config: Any = model.config
@@ -91,7 +90,7 @@ class CachedTeacher:
 
     def head(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Logits `(batch_size, num_labels)` of the frozen classifier on anybody's embeddings; gradients pass through."""
-        return self.classifier(embeddings.to(self._dtype))
+        return read_by(self.classifier, embeddings)
 
     def __call__(self, pixel_values: torch.Tensor, batch: Mapping[str, torch.Tensor] | None = None) -> TeacherOutput:
         """

@@ -23,8 +23,6 @@ from .teacher_rows import RowShape, TeacherCacheError, TeacherRows, TeacherRowsF
 logger = logging.getLogger(__name__)
 
 _WAIT_SECONDS = 1.0
-# Images that the teacher is shown twice.
-_CHECKED = 4
 
 
 class TeacherPass(NamedTuple):
@@ -105,7 +103,7 @@ def _alone(folder: TeacherRowsFolder | None, accelerator: Accelerator) -> Iterat
     handle = None if folder is None else (folder.folder / "lock").open("w")
     told = False
     try:
-        while not broadcast(accelerator, handle is not None and _try_lock(handle)):
+        while not broadcast(accelerator, on_main_process(accelerator, lambda: _try_lock(handle))):
             if handle is not None and not told:
                 logger.warning("another run is filling %s; waiting for it", Path(handle.name).parent)
                 told = True
@@ -118,10 +116,19 @@ def _alone(folder: TeacherRowsFolder | None, accelerator: Accelerator) -> Iterat
 
 
 def _try_lock(handle: Any) -> bool:
+    """
+    Raises:
+        TeacherCacheError: The file system has no locks.
+    """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise TeacherCacheError(
+            f"{handle.name} cannot be locked ({error}): the file system has no locks, or is mounted without them; give a "
+            "`teacher_cache` on another one"
+        ) from error
     return True
 
 
@@ -145,8 +152,8 @@ def _every_view(
         nonlocal checked
         rows = run(pixels.flatten(0, 1))
         if not checked:
-            some = pixels.flatten(0, 1)[:_CHECKED]
-            _check_rows(rows, run(some), shape.width)
+            # All of them again: for fewer images a device may take other kernels, which round otherwise.
+            _check_rows(rows, run(pixels.flatten(0, 1)), shape.width)
         checked = True
         return rows.unflatten(0, pixels.shape[:2])
 
@@ -159,7 +166,7 @@ def _check_rows(rows: torch.Tensor, again: torch.Tensor, width: int) -> None:
             f"the teacher gives outputs of shape {tuple(rows.shape)}, but {width} numbers are expected of an image; its "
             "configuration and its network do not belong together"
         )
-    if not torch.allclose(rows[: len(again)], again, rtol=1e-2, atol=1e-2, equal_nan=True):
+    if not torch.allclose(rows, again, rtol=1e-2, atol=1e-2, equal_nan=True):
         raise TeacherCacheError(
             "the teacher says something else when it sees the same images again, so that it cannot be stored; leave out "
             "`teacher_cache`, or take what is random out of the teacher"

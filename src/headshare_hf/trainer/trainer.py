@@ -29,7 +29,7 @@ from ..models import embedding_tap, find_classifier, share_head
 from .auxiliaries import auxiliary_losses
 from .backends import check_backends
 from .callbacks import EpochSeedCallback
-from .checks import check_run
+from .checks import check_last_batch, check_run
 from .config import DistillationConfig
 from .config_checks import MAPS
 from .identity import run_identity
@@ -114,6 +114,7 @@ class DistillationTrainer(OptimizingTrainer):
         trained = trained_module(
             model, teacher, args, train_dataset, adapter, not self._chunked, self._needs_embedding
         )
+        check_last_batch(trained, args, train_dataset)
         self._auxiliaries = trained.auxiliaries if isinstance(trained, StudentModule) else nn.ModuleDict()
         self._teacher_part: nn.Module | None = None
         self._tap = embedding_tap(model) if trained is model and self._needs_embedding else None

@@ -162,6 +162,23 @@ def test_adadistill_is_the_margin_softmax_of_the_moved_centers():
     assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_adadistill_of_many_classes_goes_over_them_in_chunks(monkeypatch):
+    """The same loss, gradient and centers, without a matrix of images times classes."""
+    student, teacher, labels = torch.randn(4, 2), torch.randn(4, 2), [0, 1, 1, 2]
+    found = []
+    for start in (4, 3):
+        monkeypatch.setattr(companion, "CHUNKED_FROM", start)
+        loss, rows = adadistill(scale=8.0), student.clone().requires_grad_()
+        loss.head.weight.copy_(vectors([1, 0], [0, 1], [0.6, -0.8]))
+        calls = []
+        loss.head.register_forward_hook(lambda *args: calls.append(args))  # noqa: B023
+        value = run(loss, rows, teacher, labels)
+        found.append((value, torch.autograd.grad(value, rows)[0], loss.head.weight.clone(), len(calls)))
+    (*dense, held), (*chunked, not_held) = found
+    assert (held, not_held) == (1, 0)
+    torch.testing.assert_close(chunked, dense)
+
+
 def test_adadistill_leaves_its_centers_alone_in_eval_mode_and_to_the_optimizer():
     loss = adadistill().eval()
     run(loss, vectors([1, 0]), vectors([1, 0]), [1])

@@ -6,6 +6,8 @@ import torch
 
 from ...models import IGNORED_LABEL
 from ...models.heads import MarginHead, create_head
+from ..chunked_cross_entropy import chunked_cross_entropy
+from ..class_matrix import CHUNKED_FROM
 from ..contrastive import _of_all_processes
 from ..cross_entropy import cross_entropy
 from .arithmetic import unit
@@ -78,6 +80,8 @@ class AdaDistillLoss(CompanionLoss):
         embeddings = unit(student.embeddings)
         if self.training:
             self._move_centers(embeddings.detach(), unit(teacher.embeddings), labels)
+        if len(self.head.weight) >= CHUNKED_FROM:
+            return chunked_cross_entropy(embeddings, labels, self.head)
         return cross_entropy(self.head.margin_logits(self.head(embeddings), labels, embeddings), labels)
 
     @torch.no_grad()
