@@ -27,6 +27,7 @@ _NEW_STUDENT = 10_000
 TEACHER_OPTIONS = (
     "teacher_cache",
     "teacher_cache_dtype",
+    "teacher_cache_moments",
     "teacher_precision",
     "temperature",
     "kd_scale",
@@ -242,8 +243,9 @@ class Comparison:
         return Cell(row, seed, {**sections, "data": self.data, "training": {**kept, **own}}, needs)
 
     def _asks_teacher(self, options: dict[str, Any]) -> bool:
-        common = {name: value for name, value in self.training.items() if name not in TEACHER_OPTIONS}
-        args = build_section("training", {"output_dir": "unused", **common, **options})
+        # Whether there is a teacher does not depend on these, and some of them need each other.
+        asked = {name: value for name, value in {**self.training, **options}.items() if name not in TEACHER_OPTIONS}
+        args = build_section("training", {"output_dir": "unused", **asked})
         return args.needs_teacher or args.student_head != "own"
 
 

@@ -12,8 +12,8 @@ from .recipe_sections import ModelArguments, Recipe
 from .trainer import DistillationTrainer
 
 
-# What says how fast a training is, and costs time or needs a device when a trainer is built.
-_FAST = ("torch_compile", "fp16", "fp16_full_eval", "teacher_cache")
+# What says how fast a training is, and needs a device or warns of this one when a trainer is built.
+_FAST = ("torch_compile", "bf16", "bf16_full_eval", "fp16", "fp16_full_eval", "teacher_precision")
 
 
 def check_buildable(cells: Sequence[Cell], known: Mapping[str, Cell], output: Path) -> None:
