@@ -4,12 +4,13 @@ import re
 
 import pytest
 import torch
-from toys import ToyImages, arguments, resnet, vit
+from toys import ToyImages, arguments, assert_same, resnet, snapshot, vit
 from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher
 
 from headshare_hf import DistillationTrainer, HeadShareModel, StudentHeadStages
 from headshare_hf.data.input_adapter import InputAdapter
 from headshare_hf.trainer import METHODS, get_method, reference_weights
+from headshare_hf.trainer.last_batch import check_last_batch
 from headshare_hf.trainer.runs import attach_head_similarity
 from headshare_hf.trainer.teacher import FrozenTeacher
 
@@ -232,36 +233,67 @@ def test_a_teacher_whose_logits_are_not_those_of_its_classifier_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("images", "batch", "drop", "refused"),
-    [(9, 8, False, True), (9, 8, True, False), (10, 8, False, False), (5, 1, False, True)],
+    ("images", "fields", "refused"),
+    [
+        (9, {}, True),
+        (9, {"dataloader_drop_last": True}, False),
+        (9, {"max_steps": 1}, False),
+        (9, {"max_steps": 2}, True),
+        (10, {}, False),
+        (5, {"per_device_train_batch_size": 1}, True),
+    ],
 )
-def test_a_last_batch_of_one_image_is_refused_before_the_epoch(images, batch, drop, refused, tmp_path):
-    fields = {"method": "th_kd", "projector": "linear_bn_relu"}
-    args = arguments(tmp_path, per_device_train_batch_size=batch, dataloader_drop_last=drop, **fields)
-    models = {"model": resnet(), "teacher": resnet("resnet8x4", seed=1)}
-    if not refused:
-        DistillationTrainer(**models, args=args, train_dataset=ToyImages(images))
-        return
-    with pytest.raises(
-        ValueError, match=r"single image of \d for the last one, which `projector.1` .*dataloader_drop_last"
-    ):
-        DistillationTrainer(**models, args=args, train_dataset=ToyImages(images))
+def test_a_last_batch_of_one_image_is_refused_before_the_first_step(images, fields, refused, tmp_path):
+    fields = {"per_device_train_batch_size": 8, "num_train_epochs": 1, "max_steps": -1, **fields}
+    args = arguments(tmp_path, method="th_kd", projector="linear_bn_relu", **fields)
+    trainer = DistillationTrainer(resnet(), args, teacher=resnet("resnet8x4", seed=1), train_dataset=ToyImages(images))
+    before = snapshot(trainer.model)
+    if refused:
+        with pytest.raises(ValueError, match=r"single image of \d for the last one, which `projector.1` .*drop_last"):
+            trainer.train()
+        assert trainer.state.global_step == 0
+        assert_same(snapshot(trainer.model), before)
+    else:
+        trainer.train()
+
+
+class _Tokens(torch.nn.Module):
+    """Normalises over the positions of an image, so that one image is enough."""
+
+    def __init__(self, student):
+        super().__init__()
+        self.student, self.config, self.norm = student, student.config, torch.nn.BatchNorm1d(3)
+
+    def forward(self, pixel_values):
+        return self.student(self.norm(pixel_values.flatten(2)).view_as(pixel_values))
 
 
 def test_layers_that_average_over_positions_take_a_single_image(tmp_path):
-    args = arguments(tmp_path, method="plain", per_device_train_batch_size=8, num_train_epochs=1)
-    trainer = DistillationTrainer(resnet(), args, train_dataset=ToyImages(9))
-    trainer.train()
-    assert trainer.state.global_step == 2
+    args = arguments(tmp_path, method="plain", per_device_train_batch_size=8)
+    for trained in (resnet(), _Tokens(resnet())):
+        check_last_batch(trained, args, ToyImages(9))
+    vectors = torch.nn.Sequential(resnet(), torch.nn.BatchNorm1d(5))
+    vectors[0].forward = lambda pixel_values: torch.zeros(len(pixel_values), 5)
+    vectors.forward = lambda pixel_values: vectors[1](vectors[0](pixel_values))
+    with pytest.raises(ValueError, match="which `1` cannot normalise"):
+        check_last_batch(vectors, args, ToyImages(9))
+
+
+def test_activation_checkpointing_of_a_network_without_blocks_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="checkpointing` is set, but HeadShareForImageClassification .*accumulation"):
+        DistillationTrainer(
+            resnet(), arguments(tmp_path, **{_checkpointing(tmp_path): True}), train_dataset=ToyImages()
+        )
+
+
+def _checkpointing(folder):
+    known = arguments(folder).to_dict()
+    return "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
 
 
 @pytest.mark.parametrize("fields", [{"method": "kd"}, {"method": "th_kd", "projector": "linear"}])
 def test_activation_checkpointing_reaches_the_student(fields, tmp_path):
-    name = (
-        "activation_checkpointing"
-        if "activation_checkpointing" in arguments(tmp_path).to_dict()
-        else "gradient_checkpointing"
-    )
+    name = _checkpointing(tmp_path)
     args = arguments(tmp_path, max_steps=1, **{name: True}, **fields)
     student = vit(seed=1)
     trainer = DistillationTrainer(student, args, teacher=resnet("resnet8x4", seed=2), train_dataset=ToyImages())

@@ -146,6 +146,12 @@ def test_the_analysis_has_what_could_be_measured(content):
     assert (kd[mixed], sh[mixed]) == ("55.0", "62.5") and "(1 − a) p + a p_TH" in _legend(text)
 
 
+def test_networks_that_have_collapsed_are_named(content):
+    assert "without directions" not in _legend(render_analysis(content))
+    content["cells"]["kd"]["seeds"]["1"]["last"] |= {"effective_dimension": None, "cka": None}
+    assert "One embedding for all images, and so without directions: kd with seed 1." in render_analysis(content)
+
+
 def test_teachers_are_compared_with_the_ordinary_one(content):
     for seed, accuracy in enumerate((0.86, 0.88, 0.87)):
         content["cells"][f"{AROUND}kd"]["seeds"][str(seed)]["last"]["accuracy"] = accuracy
@@ -172,7 +178,11 @@ def test_teachers_are_compared_with_a_row_that_is_the_teacher_alone(content):
         "options": {**options, "student": {"backbone": "resnet14", "embedding_size": 9}},
         "seeds": seeds,
     }
-    content["rows"] += ["short", "slow", "wide", "alone_14"]
+    content["cells"]["more"] = {
+        "options": {**options, "student": {"backbone": "resnet14", "projector": "linear"}},
+        "seeds": seeds,
+    }
+    content["rows"] += ["short", "slow", "wide", "more", "alone_14"]
     text = render_teachers(content)
     table, difference = _table(text), "difference from alone_14, points [95 % interval]"
     assert list(table) == [TEACHER, "alone_14", f"{AROUND}kd"] and teachers_alone(content) == ["alone_14"]

@@ -8,7 +8,7 @@ from filelock import FileLock
 from toy_results import DATA, METHODS, cell_result, filled_results, table_comparison
 
 from headshare_hf.trainer.comparison import Cell
-from headshare_hf.trainer.comparison_checks import AROUND
+from headshare_hf.trainer.comparison_checks import AROUND, TEACHER
 from headshare_hf.trainer.comparison_results import ComparisonResults
 
 
@@ -60,15 +60,21 @@ def test_other_code_is_refused_unless_vouched_for(tmp_path):
 def test_students_beside_another_ordinary_teacher_are_refused(tmp_path):
     """Trained with the same options elsewhere, it has other weights."""
     results = filled_results(tmp_path / "results.json")
-    mine, theirs = ({"teacher/seed_0": digest, f"{AROUND}kd/seed_9": "x"} for digest in ("a" * 64, "b" * 64))
-    results.add(Cell("kd", 8, {}), {**cell_result("kd", 0.5), "networks": mine})
+    mine, theirs = ({"teacher_digest": digest * 64} for digest in "ab")
+    results.add(Cell("kd", 8, {}), {**cell_result("kd", 0.5), **mine})
     again = ComparisonResults(tmp_path / "results.json", table_comparison())
     with pytest.raises(
         ValueError, match=r"beside another teacher \(aaaaaaaaaaaa\) than kd/seed_9 has \(bbbbbbbbbbbb\)"
     ):
-        again.add(Cell("kd", 9, {}), {**cell_result("kd", 0.5), "networks": theirs})
-    again.add(Cell("kd", 9, {}), {**cell_result("kd", 0.5), "networks": mine})
-    assert "networks" not in again.content["cells"]["kd"]["seeds"]["9"]
+        again.add(Cell("kd", 9, {}), {**cell_result("kd", 0.5), **theirs})
+    again.add(Cell("kd", 9, {}), {**cell_result("kd", 0.5), **mine})
+    assert "teacher_digest" not in again.content["cells"]["kd"]["seeds"]["9"]
+    # That teacher itself, before it takes the place of the other, and what is kept, before anything is trained.
+    with pytest.raises(ValueError, match="beside another teacher .* than teacher/seed_0 has"):
+        again.add(Cell(TEACHER, 0, {}), {**cell_result(TEACHER, 0.1), **theirs})
+    assert again.content["cells"][TEACHER]["seeds"]["0"]["last"]["accuracy"] == 0.9
+    with pytest.raises(ValueError, match="than kd/seed_9 has"):
+        again.check_kept({"kd/seed_9": {**cell_result("kd", 0.5), **theirs}}, "1")
 
 
 def test_a_row_with_other_options_is_refused(tmp_path):

@@ -43,6 +43,18 @@ def test_cached_and_uncached_training_print_the_same_losses(data, fields, tmp_pa
     assert len(folders(tmp_path / "cache")) == 1
 
 
+def test_a_teacher_in_half_precision_says_the_same_from_a_cache(tmp_path):
+    """With more classes than dimensions its logits are made of stored embeddings, by its own classifier in its own precision."""
+    found = []
+    for cache in (None, tmp_path / "cache"):
+        teacher = resnet("resnet14", seed=2, embedding_size=3, projector="linear").bfloat16()
+        trainer = cached_trainer(
+            tmp_path / str(len(found)), cache, teacher=teacher, method="kd", max_steps=3, fold_teacher=False
+        )
+        found.append(train(trainer))
+    assert found[1] == pytest.approx(found[0], rel=1e-6)
+
+
 def test_filling_a_cache_draws_no_number_of_the_training(tmp_path):
     """Else a student with dropout would train otherwise in the first run with a cache than in the next one."""
     found = []

@@ -31,6 +31,7 @@ def check_run(
         ValueError: As [`check_model`], [`check_teacher`] and [`check_dataset`].
     """
     check_model(student, "student")
+    _check_activation_checkpointing(student, args)
     if teacher is not None:
         check_model(teacher, "teacher")
     check_teacher(student, teacher, args)
@@ -39,27 +40,13 @@ def check_run(
     check_precision(args)
 
 
-def check_last_batch(trained: nn.Module, args: DistillationConfig, train_dataset: Any) -> None:
-    """
-    Checks, before an epoch has been trained for nothing, that no batch has a single image where layers normalise vectors.
-
-    Args:
-        trained (`nn.Module`): The student with all that is trained beside it.
-        args ([`DistillationConfig`]): With the batch size of this process.
-        train_dataset (`Any`): What is trained on.
-
-    Raises:
-        ValueError: One has.
-    """
-    # With several processes accelerate fills the last batches up with images of the first ones.
-    if args.dataloader_drop_last or args.world_size > 1 or not hasattr(train_dataset, "__len__"):
-        return
-    count, batch = len(train_dataset), args.train_batch_size
-    norms = [name for name, layer in trained.named_modules() if isinstance(layer, nn.BatchNorm1d)]
-    if norms and count > 1 and 1 in (count % batch, batch):
+def _check_activation_checkpointing(student: nn.Module, args: DistillationConfig) -> None:
+    # transformers 5 has called it by both names.
+    names = [name for name in ("activation_checkpointing", "gradient_checkpointing") if getattr(args, name, False)]
+    if names and not getattr(student, "supports_gradient_checkpointing", True):
         raise ValueError(
-            f"batches of {batch} leave a single image of {count} for the last one, which `{norms[0]}` cannot normalise; set "
-            "`dataloader_drop_last`, or another `per_device_train_batch_size`"
+            f"`{names[0]}` is set, but {type(student).__name__} has no blocks to compute again; leave it out, and take a smaller "
+            "`per_device_train_batch_size` with `gradient_accumulation_steps`"
         )
 
 

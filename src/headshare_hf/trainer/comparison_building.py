@@ -13,7 +13,15 @@ from .trainer import DistillationTrainer
 
 
 # What says how fast a training is, and needs a device or warns of this one when a trainer is built.
-_FAST = ("torch_compile", "bf16", "bf16_full_eval", "fp16", "fp16_full_eval", "teacher_precision")
+_FAST = (
+    "torch_compile",
+    "bf16",
+    "bf16_full_eval",
+    "fp16",
+    "fp16_full_eval",
+    "teacher_precision",
+    "large_head_kernel",
+)
 
 
 def check_buildable(cells: Sequence[Cell], known: Mapping[str, Cell], output: Path) -> None:
@@ -38,7 +46,8 @@ def check_buildable(cells: Sequence[Cell], known: Mapping[str, Cell], output: Pa
             with tempfile.TemporaryDirectory() as folder:
                 recipe = _untrained(cell, folder)
                 data = data or build_data(recipe.data, cell.seed)
-                _build(recipe, data, _network_of_teacher(cell, known, output))
+                head = cell.sections["student"].get("shared_head_from")
+                _build(recipe, data, _network_of_teacher(cell, known, output), _trained_here(head, known, output))
         except (ValueError, TypeError) as error:
             wrong.append(f"row {cell.row!r}: {error}")
     if wrong:
@@ -47,7 +56,7 @@ def check_buildable(cells: Sequence[Cell], known: Mapping[str, Cell], output: Pa
 
 def _untrained(cell: Cell, folder: str) -> Recipe:
     training = {name: value for name, value in cell.sections["training"].items() if name not in _FAST}
-    here = {**training, "output_dir": folder, "use_cpu": True, "report_to": "none"}
+    here = {**training, "output_dir": folder, "use_cpu": True, "report_to": "none", "push_to_hub": False}
     student = {**cell.sections["student"], "shared_head_from": None}
     return build_recipe({**cell.sections, "training": here, "student": student})
 
@@ -57,12 +66,16 @@ def _network_of_teacher(cell: Cell, known: Mapping[str, Cell], output: Path) -> 
     teacher = cell.sections.get("teacher")
     if teacher is None:
         return None
-    trained = {str(output / name): other for name, other in known.items()}.get(str(teacher["name_or_path"]))
-    section = teacher if trained is None else {**trained.sections["student"], "shared_head_from": None}
-    return build_section("student" if trained else "teacher", dict(section))
+    return _trained_here(teacher["name_or_path"], known, output) or build_section("teacher", dict(teacher))
 
 
-def _build(recipe: Recipe, data: RecipeData, teacher: ModelArguments | None) -> None:
+def _trained_here(folder: Any, known: Mapping[str, Cell], output: Path) -> ModelArguments | None:
+    """The network of the cell in a folder; `None` where the folder is of no cell."""
+    cell = {str(output / name): other for name, other in known.items()}.get(str(folder))
+    return None if cell is None else build_section("student", {**cell.sections["student"], "shared_head_from": None})
+
+
+def _build(recipe: Recipe, data: RecipeData, teacher: ModelArguments | None, temporary: ModelArguments | None) -> None:
     args: Any = recipe.training
     student = build_model(recipe.student, recipe.data, data.label_names, args.seed)
     network, processor = None, None
@@ -70,4 +83,12 @@ def _build(recipe: Recipe, data: RecipeData, teacher: ModelArguments | None) -> 
         network, processor = build_teacher(teacher, data.label_names)
     elif teacher is not None:
         network = build_model(teacher, recipe.data, data.label_names, args.seed)
-    DistillationTrainer(student, args, teacher=network, teacher_processing_class=processor, **data.for_trainer())
+    shared = None if temporary is None else build_model(temporary, recipe.data, data.label_names, args.seed)
+    DistillationTrainer(
+        student,
+        args,
+        teacher=network,
+        teacher_processing_class=processor,
+        shared_head_from=shared,
+        **data.for_trainer(),
+    )

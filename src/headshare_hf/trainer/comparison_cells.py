@@ -72,7 +72,7 @@ def run_cell(cell: Cell, output: Path, judging: Judging) -> dict[str, Any]:
     Returns:
         `dict[str, Any]`: What its `cell.json` holds: `last` and `best`, measured on the test images with the weights of
         the last epoch and of the one with the best validation accuracy; `cost`, `curve`, `loss_curve`, `data`, `code`,
-        `versions` of the libraries, `trained_code`, the `options` that all of it depends on, and `networks`, see [`networks_of`].
+        `versions` of the libraries, `trained_code`, `teacher_digest` of the ordinary teacher, the `options` that all of it depends on, and `networks`, see [`networks_of`].
 
     Raises:
         ValueError: It was finished with other options or beside other weights, or another version of the code, for which
@@ -96,6 +96,7 @@ def run_cell(cell: Cell, output: Path, judging: Judging) -> dict[str, Any]:
         "seed": cell.seed,
         "options": describe_cell(cell, output, judging.test_split, judging.teacher),
         "networks": networks,
+        "teacher_digest": _ordinary_teacher(judging),
         "code": judging.code,
         "versions": {module.__name__: module.__version__ for module in (torch, transformers, datasets)},
         "trained_code": older.get("trained_code", older.get("code", begun)),
@@ -155,6 +156,14 @@ def networks_of(cell: Cell, output: Path, judging: Judging) -> dict[str, str]:
     files = {name: sorted(folder.glob("*.safetensors")) for name, folder in finished.items()}
     # Somebody who needs the room may have deleted them.
     return {name: _digest(tuple(map(_state, paths))) for name, paths in files.items() if paths}
+
+
+def _ordinary_teacher(judging: Judging) -> str | None:
+    """Digest of the teacher that all students are compared with, also of its own cell, which has just been trained."""
+    paths = (
+        sorted(Path((judging.teacher or {}).get("name_or_path", "")).glob("*.safetensors")) if judging.teacher else []
+    )
+    return _digest(tuple(map(_state, paths))) if paths else None
 
 
 def _state(path: Path) -> tuple[Path, int, int]:

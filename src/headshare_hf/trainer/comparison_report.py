@@ -119,7 +119,15 @@ def render_analysis(content: Mapping[str, Any]) -> str:
             own = _measured(content, f"own_teacher.{name}")
             found |= {row: fmean(values.values()) for row, values in own.items()}
         columns[title] = {row: f"{scale * value:.{digits}f}" for row, value in found.items()}
-    return f"{markdown(columns, list(rows))}\n\n{_ANALYSIS_LEGEND}"
+    return f"{markdown(columns, list(rows))}\n\n{' '.join([_ANALYSIS_LEGEND, *_collapsed(rows)])}"
+
+
+def _collapsed(rows: Mapping[str, Any]) -> list[str]:
+    """What the legend says of networks that are missing in the means of what embeddings are like."""
+    measured = values_of(rows, "effective_dimension")
+    lacking = {row: sorted(found.keys() - measured.get(row, {}).keys()) for row, found in values_of(rows).items()}
+    said = [f"{row} with seed {', '.join(map(str, seeds))}" for row, seeds in lacking.items() if seeds]
+    return [f"One embedding for all images, and so without directions: {'; '.join(said)}."] if said else []
 
 
 def _measured(content: Mapping[str, Any], name: str) -> dict[str, dict[int, float]]:

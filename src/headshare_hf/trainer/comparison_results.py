@@ -9,12 +9,11 @@ from filelock import FileLock
 
 from . import run_folder
 from .comparison import Cell, Comparison
-from .comparison_checks import TEACHER
 from .comparison_identity import check_same_code, describe_comparison, without_places
 
 
 # Of the result of a cell, what the file has once, or elsewhere.
-_NOT_OF_A_SEED = ("row", "seed", "data", "options", "networks")
+_NOT_OF_A_SEED = ("row", "seed", "data", "options", "networks", "teacher_digest")
 
 
 class ComparisonResults:
@@ -57,7 +56,9 @@ class ComparisonResults:
             self.check_begun({cell.name: result.get("trained_code")}, result["code"])
             self.check_rows()
             self.check_images(f"{self.path}, row {cell.row!r}", result["data"])
-            self._check_teacher(cell.name, result.get("networks", {}))
+            self._check_teacher(cell.name, result)
+            if result.get("teacher_digest") is not None:
+                self.content["teacher_digest"] = result["teacher_digest"]
             row = self.content["cells"].setdefault(cell.row, {"options": self._options(cell.row), "seeds": {}})
             row["seeds"][str(cell.seed)] = {
                 name: value for name, value in result.items() if name not in _NOT_OF_A_SEED
@@ -86,7 +87,7 @@ class ComparisonResults:
             code (`str`): Version of the code that trains.
 
         Raises:
-            ValueError: Their images or their code are others, for which nobody vouches.
+            ValueError: Their images, their ordinary teacher or, without somebody who vouches, their code are others.
         """
         self.check_code(code)
         self.check_rows()
@@ -95,6 +96,7 @@ class ComparisonResults:
             self.check_begun({name: result.get("trained_code")}, code)
             self._known_images = self._known_images or result["data"]
             self.check_images(f"cell {name}", result["data"])
+            self._check_teacher(name, result)
 
     def _options(self, row: str) -> Any:
         return json.loads(json.dumps(self._rows.get(row, {})))
@@ -116,13 +118,10 @@ class ComparisonResults:
                 "--results"
             )
 
-    def _check_teacher(self, name: str, networks: Mapping[str, str]) -> None:
-        """Every student is compared with one ordinary teacher, whatever folder or machine trained it."""
-        here = next((networks[key] for key in networks if key.partition("/")[0] == TEACHER), None)
-        if here is None:
-            return
-        known = self.content.setdefault("teacher_digest", here)
-        if known != here:
+    def _check_teacher(self, name: str, result: Mapping[str, Any]) -> None:
+        """Every cell is of one ordinary teacher, whatever folder or machine trained it."""
+        here, known = result.get("teacher_digest"), self.content.get("teacher_digest")
+        if here is not None and known is not None and known != here:
             raise ValueError(
                 f"{self.path} holds cells beside another teacher ({known[:12]}) than {name} has ({here[:12]}): the same options "
                 "give other weights on other machines. Copy the folder of that teacher into --output before anything else "

@@ -55,21 +55,21 @@ def render_teachers(content: Mapping[str, Any]) -> str:
 def teachers_alone(content: Mapping[str, Any]) -> list[str]:
     """Rows of students that are the teacher's network, trained on labels alone exactly as the teacher was."""
     common = content["comparison"]
-    wanted = _given(common["teacher"]), _given({**common["training"], **common["teacher_training"]})
+    no_teacher = (*TEACHER_OPTIONS, *SPEED)
+    wanted = _given(common["teacher"]), _given({**common["training"], **common["teacher_training"]}, *no_teacher)
     found = []
     for row in student_rows(content):
         options = content["cells"][row]["options"]
         network = _given({**common["student"], **options.get("student", {})})
-        training = _given({**common["training"], **options}, *ROW_FIELDS, "method")
+        training = _given({**common["training"], **options}, *no_teacher, *ROW_FIELDS, "method")
         if options.get("method", "plain") == "plain" and any(wanted[0]) and (network, training) == wanted:
             found.append(row)
     return found
 
 
 def _given(section: Mapping[str, Any], *but: str) -> dict[str, Any]:
-    """Fields of a section that change a training without a teacher, as far as they are set."""
-    left_out = {*but, *TEACHER_OPTIONS, *SPEED}
-    return {name: value for name, value in section.items() if value is not None and name not in left_out}
+    """Fields of a section, as far as they are set."""
+    return {name: value for name, value in section.items() if value is not None and name not in but}
 
 
 def teacher_rows(content: Mapping[str, Any]) -> list[str]:

@@ -117,7 +117,10 @@ def _name_best_checkpoints(folder: Path) -> None:
         best = state.get("best_model_checkpoint")
         here = folder / Path(best).name if best else None
         if here is not None and str(here) != best and here.is_dir():
+            times = path.parent.stat()
             write_json(path, {**state, "best_model_checkpoint": str(here)})
+            # By which the oldest checkpoint is found.
+            os.utime(path.parent, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def check_identity(folder: Path, record: dict[str, Any], identity: dict[str, Any]) -> None:

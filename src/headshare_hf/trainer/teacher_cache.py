@@ -112,7 +112,8 @@ class CachedTeacher:
         if not self._use.logits:
             return TeacherOutput(None, rows)
         with torch.no_grad(), self._autocast():
-            return TeacherOutput(self.head(rows), rows)
+            # As the teacher itself does, in whatever precision.
+            return TeacherOutput(self.classifier(rows.to(self.classifier.weight.dtype)), rows)
 
     def prepare(self, in_layout: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
         """

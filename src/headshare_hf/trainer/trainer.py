@@ -29,11 +29,12 @@ from ..models import embedding_tap, find_classifier, share_head
 from .auxiliaries import auxiliary_losses
 from .backends import check_backends
 from .callbacks import EpochSeedCallback
-from .checks import check_last_batch, check_run
+from .checks import check_run
 from .config import DistillationConfig
 from .config_checks import MAPS
 from .identity import run_identity
 from .large_heads import check_kernel, check_sharded_heads, frozen_twin, uses_chunks
+from .last_batch import check_last_batch
 from .loading import load_teacher
 from .meter import LossMeter
 from .optimizing import OptimizingTrainer
@@ -114,7 +115,6 @@ class DistillationTrainer(OptimizingTrainer):
         trained = trained_module(
             model, teacher, args, train_dataset, adapter, not self._chunked, self._needs_embedding
         )
-        check_last_batch(trained, args, train_dataset)
         self._auxiliaries = trained.auxiliaries if isinstance(trained, StudentModule) else nn.ModuleDict()
         self._teacher_part: nn.Module | None = None
         self._tap = embedding_tap(model) if trained is model and self._needs_embedding else None
@@ -196,6 +196,7 @@ class DistillationTrainer(OptimizingTrainer):
         return self.objective.temperature_of(find_classifier(teacher))
 
     def _before_first_step(self) -> float:
+        check_last_batch(cast(nn.Module, self.model), self.args, self.train_dataset)
         companion = self.auxiliaries.get("companion")
         if isinstance(companion, PretrainedCompanionLoss) and not companion.pretrained:
             return pretrain(self)
