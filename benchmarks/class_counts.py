@@ -1,7 +1,7 @@
 """
 From how many classes on losses in chunks are worth it: time and memory against logits that are held.
 
-    python benchmarks/class_counts.py [--classes 100 1000 10000 30000 93431]
+    python benchmarks/class_counts.py [--classes 100 1000 10000 93431]
 
 The four losses that a training may take of a head, over the number of classes. Both sides are code of this package. The
 tables come twice, under the usual settings of glibc and with raised thresholds, see large_head.py. Where the device has
@@ -23,7 +23,7 @@ from headshare_hf.losses import chunked_cross_entropy, chunked_kd, cross_entropy
 from headshare_hf.losses.products import has_bfloat16
 
 
-CLASSES, BATCHES = (1000, 3000, 10_000, 30_000), (64, 256)
+CLASSES, BATCHES = (1000, 3000, 10_000), (64, 256)
 COLUMNS = ("control", f"{DENSE}, MB", f"{CHUNKS}, MB")
 # Of loss and gradients, relatively; both sides are rounded.
 ALLOWED = 1e-5
@@ -78,7 +78,7 @@ def row_of(setting: Setting, name: str, arguments: argparse.Namespace) -> tuple[
     difference = max(agree(f"{key}, {label}", values[key], value, ALLOWED) for key, value in dense().items())
     del values
     # Small ones are over at once, and their times would be noise.
-    repeats = max(1, 20_000 // len(setting.rows))
+    repeats = max(1, 10_000 // len(setting.rows))
     cases = [
         Case(form, lambda run=run: [run() for _ in range(repeats)]) for form, run in ((DENSE, dense), (CHUNKS, chunks))
     ]

@@ -28,6 +28,8 @@ PAIRS = {
     "mobilefacenet": ("iresnet100", "mobilefacenet", 112, 100),
 }
 QUICK = {"resnet8": ("resnet14", "resnet8", 32, 5)}
+# To compile it takes longer than all else of this script, and it is the student that is deployed.
+NOT_COMPILED = {"iresnet100"}
 EAGER, INT8, TOP = "eager", "ONNX int8", "top-1 as eager"
 # Relative error of the logits, and the share of images that keep their class. Deep untrained networks amplify the rounding
 # of int8 more than trained ones do, so that these tell a broken file, whose error is 1 or more, from a whole one; by chance
@@ -69,7 +71,9 @@ def forms(role: str, model: nn.Module, size: int, folder: Path, device: str) -> 
         quantize_onnx(plain, small, mode="static", calibration=calibration)
         onnx = {f"{role}, ONNX": OnnxModel(plain), f"{role}, {INT8}": OnnxModel(small)}
     model = model.to(device)
-    return {f"{role}, {EAGER}": model, f"{role}, compiled": torch.compile(model, dynamic=False), **onnx}
+    known = model.config.backbone not in NOT_COMPILED
+    compiled = {f"{role}, compiled": torch.compile(model, dynamic=False)} if known else {}
+    return {f"{role}, {EAGER}": model, **compiled, **onnx}
 
 
 def judged(models: dict[str, Any], size: int, count: int, device: str) -> tuple[dict[str, float], dict[str, float]]:
