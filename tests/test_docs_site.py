@@ -332,6 +332,12 @@ def test_what_the_page_says_of_the_comparisons_holds():
         ("tiny_imagenet_100", "kd_3x", "sh_kde"): "where `sh_kde` is {mean} behind it ({low} to {high}). Spent",
         ("tiny_imagenet_100", "kd", "kd_of_teacher_long"): "gives {mean} ({low} to {high}) against KD of the ordinary",
         ("tiny_imagenet_100", "sh_kde", "kd_of_teacher_long"): "and {mean} ({low} to {high}) against `sh_kde`. On",
+        ("omniglot", "kd", "kd_of_teacher_long"): "KD of it gives {mean} ({low} to {high}) against KD and",
+        (
+            "omniglot",
+            "sh_kde",
+            "kd_of_teacher_long",
+        ): "and {mean} ({low} to {high}) against `sh_kde`, over three seeds.",
         ("omniglot", "teacher_alone", "teacher_around_kd"): "{mean} points on Omniglot ({low} to {high}) against the",
         (
             "tiny_imagenet_100",
