@@ -28,7 +28,7 @@ PAIRS = {
     "mobilefacenet": ("iresnet100", "mobilefacenet", 112, 100),
 }
 QUICK = {"resnet8": ("resnet14", "resnet8", 32, 5)}
-# To compile it takes longer than all else of this script, and it is the student that is deployed.
+# Large networks take long to compile, once for each batch size, and it is the student that is deployed.
 NOT_COMPILED = {"iresnet100"}
 EAGER, INT8, TOP = "eager", "ONNX int8", "top-1 as eager"
 # Relative error of the logits, and the share of images that keep their class. Deep untrained networks amplify the rounding

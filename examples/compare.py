@@ -100,10 +100,12 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         if not all(is_teacher(row) for row in results.content["cells"]):
             show(options, results.content)
-    finally:
-        # Whatever becomes of the report.
-        if failure is not None:
-            raise SystemExit(failure)
+    except Exception as error:
+        if failure is None:
+            raise
+        failure = f"{failure}\nThe report could not be made either: {error}"
+    if failure is not None:
+        raise SystemExit(failure)
 
 
 if __name__ == "__main__":

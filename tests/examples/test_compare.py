@@ -102,6 +102,21 @@ def test_rows_are_added_and_a_failing_one_takes_no_other_with_it(folder, first):
     assert set(_results(folder)["cells"]) == {"teacher", "teacher_around_kd", "kd", "sh_kd", "alone"}
 
 
+def test_cells_that_failed_are_named_whatever_becomes_of_the_report(folder, first, monkeypatch):
+    main = runpy.run_path(str(ROOT / "examples" / "compare.py"))["main"]
+
+    def fails(message, kind):
+        def failing(*args):
+            raise kind(message)
+
+        return failing
+
+    monkeypatch.setitem(main.__globals__, "run", fails("kd/seed_0: diverged", main.__globals__["CellError"]))
+    monkeypatch.setitem(main.__globals__, "show", fails("no plot", ValueError))
+    with pytest.raises(SystemExit, match="kd/seed_0: diverged\nThe report could not be made either: no plot"):
+        main(_command(folder)[1:])
+
+
 @pytest.mark.slow
 def test_rows_that_could_not_begin_are_all_named_before_the_first_training(folder, first):
     text = (folder / "c.yaml").read_text()

@@ -72,7 +72,8 @@ def run_cell(cell: Cell, output: Path, judging: Judging) -> dict[str, Any]:
     Returns:
         `dict[str, Any]`: What its `cell.json` holds: `last` and `best`, measured on the test images with the weights of
         the last epoch and of the one with the best validation accuracy; `cost`, `curve`, `loss_curve`, `data`, `code`,
-        `versions` of the libraries, `trained_code`, `teacher_digest` of the ordinary teacher, the `options` that all of it depends on, and `networks`, see [`networks_of`].
+        `versions` of the libraries, `trained_code`, `teacher_digest` of the ordinary teacher, the `options` that all of it
+        depends on, and `networks`, see [`networks_of`].
 
     Raises:
         ValueError: It was finished with other options or beside other weights, or another version of the code, for which
@@ -153,16 +154,18 @@ def networks_of(cell: Cell, output: Path, judging: Judging) -> dict[str, str]:
         inside = given.is_relative_to(output)
         if not inside or run_folder.is_finished(given):
             finished[given.relative_to(output).as_posix() if inside else TEACHER] = given
-    files = {name: sorted(folder.glob("*.safetensors")) for name, folder in finished.items()}
-    # Somebody who needs the room may have deleted them.
-    return {name: _digest(tuple(map(_state, paths))) for name, paths in files.items() if paths}
+    digests = {name: _digest_of(folder) for name, folder in finished.items()}
+    return {name: digest for name, digest in digests.items() if digest is not None}
 
 
 def _ordinary_teacher(judging: Judging) -> str | None:
     """Digest of the teacher that all students are compared with, also of its own cell, which has just been trained."""
-    paths = (
-        sorted(Path((judging.teacher or {}).get("name_or_path", "")).glob("*.safetensors")) if judging.teacher else []
-    )
+    return None if judging.teacher is None else _digest_of(Path(judging.teacher["name_or_path"]))
+
+
+def _digest_of(folder: Path) -> str | None:
+    """Of the weights in a folder; somebody who needs the room may have deleted them, and a name on the Hub is no folder."""
+    paths = sorted(folder.glob("*.safetensors"))
     return _digest(tuple(map(_state, paths))) if paths else None
 
 

@@ -22,6 +22,7 @@ from .comparison_teachers import render_teachers, rival_rows
 from .comparison_values import (
     difference_columns,
     difference_legend,
+    lacking_seeds,
     markdown,
     means,
     missing_seeds,
@@ -124,9 +125,8 @@ def render_analysis(content: Mapping[str, Any]) -> str:
 
 def _collapsed(rows: Mapping[str, Any]) -> list[str]:
     """What the legend says of networks that are missing in the means of what embeddings are like."""
-    measured = values_of(rows, "effective_dimension")
-    lacking = {row: sorted(found.keys() - measured.get(row, {}).keys()) for row, found in values_of(rows).items()}
-    said = [f"{row} with seed {', '.join(map(str, seeds))}" for row, seeds in lacking.items() if seeds]
+    lacking = lacking_seeds(values_of(rows, "effective_dimension"), values_of(rows))
+    said = [f"{row} with seed {seeds}" for row, seeds in lacking.items()]
     return [f"One embedding for all images, and so without directions: {'; '.join(said)}."] if said else []
 
 

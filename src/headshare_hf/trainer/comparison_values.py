@@ -44,11 +44,16 @@ def markdown(columns: Mapping[str, Mapping[str, str]], rows: Sequence[str]) -> s
     return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
 
 
+def lacking_seeds(values: Mapping[str, Mapping[int, float]], wanted: Mapping[str, Iterable[int]]) -> dict[str, str]:
+    """Of each row that has no value for seeds which are wanted of it, these."""
+    lacking = {row: sorted(set(seeds) - values.get(row, {}).keys()) for row, seeds in wanted.items()}
+    return {row: ", ".join(map(str, seeds)) for row, seeds in lacking.items() if seeds}
+
+
 def missing_seeds(values: Mapping[str, Mapping[int, float]]) -> list[str]:
     """What a legend says of rows that lack seeds which others have: a method that failed with one must not look better."""
-    known = sorted({seed for found in values.values() for seed in found})
-    lacking = {row: [str(seed) for seed in known if seed not in found] for row, found in values.items()}
-    said = [f"{row} of {', '.join(seeds)}" for row, seeds in lacking.items() if seeds]
+    known = {seed for found in values.values() for seed in found}
+    said = [f"{row} of {seeds}" for row, seeds in lacking_seeds(values, dict.fromkeys(values, known)).items()]
     if not said:
         return []
     return [

@@ -35,7 +35,7 @@ def check_last_batch(trained: nn.Module, args: DistillationConfig, train_dataset
     if norms:
         raise ValueError(
             f"batches of {batch} leave a single image of {count} for the last one, which `{norms[0]}` cannot normalise; set "
-            "`dataloader_drop_last`, or another `per_device_train_batch_size`"
+            "another `per_device_train_batch_size` or, where that is above 1, `dataloader_drop_last`"
         )
 
 
