@@ -3,7 +3,8 @@ import os
 import pytest
 import torch
 
-from headshare_hf.data.cache import MemoryImageCache, shared_bytes
+from headshare_hf.data import cache
+from headshare_hf.data.cache import MemoryImageCache, available_memory, shared_bytes
 
 
 def test_every_image_is_loaded_once():
@@ -52,3 +53,25 @@ def test_forked_process_writes_into_the_same_memory():
 def test_too_many_images_for_the_machine():
     with pytest.raises(ValueError, match="give `image_cache`, a folder on a disk, or pass cache_images=False"):
         MemoryImageCache(10**12, (3, 224, 224))
+
+
+@pytest.mark.parametrize(("content", "limit"), [("4096000\n", 4096000), ("max\n", None), (None, None)])
+def test_a_container_may_have_less_than_its_machine(content, limit, tmp_path, monkeypatch):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.setattr(cache, "_CONTAINER_LIMITS", ())
+    machine = available_memory()
+    assert machine == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if content is not None:
+        (tmp_path / "memory.max").write_text(content)
+    monkeypatch.setattr(cache, "_CONTAINER_LIMITS", (tmp_path / "none", tmp_path / "memory.max"))
+    assert available_memory() == (limit or machine)
+
+
+def test_the_processes_of_a_machine_share_its_memory(tmp_path, monkeypatch):
+    (tmp_path / "memory.max").write_text("4096")
+    monkeypatch.setattr(cache, "_CONTAINER_LIMITS", (tmp_path / "memory.max",))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert available_memory() == 1024
+    MemoryImageCache(64, (1, 4, 4))
+    with pytest.raises(ValueError, match="65 decoded images take .* and this process may have"):
+        MemoryImageCache(65, (1, 4, 4))

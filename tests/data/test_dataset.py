@@ -215,3 +215,29 @@ def test_processor_that_does_not_fit(make_split):
         ImageClassificationDataset(make_split(), HeadShareImageProcessor(size={"shortest_edge": 32}))
     with pytest.raises(ValueError, match="object has no `image_mean`; use a HeadShareImageProcessor"):
         ImageClassificationDataset(make_split(), object())
+
+
+def test_image_without_a_label_is_named(make_split):
+    split = make_split(5, label=[0, 1, None, 2, None], split="test")
+    with pytest.raises(ValueError, match=r"image 2 of split test has no label \(2 have none\); .* the label -1"):
+        ImageClassificationDataset(split, PROCESSOR)
+    unlabelled = make_split(5, label=[0, 1, -1, 2, -1])
+    assert ImageClassificationDataset(unlabelled, PROCESSOR).labels.tolist() == [0, 1, -1, 2, -1]
+
+
+def test_pictures_are_the_images_of_the_files(make_split, png, pixels):
+    split = _mixed_modes(make_split, png, pixels)
+    found = ImageClassificationDataset(split, PROCESSOR).pictures([4, 0])
+    for row, picture in zip([4, 0], found, strict=True):
+        with PIL.Image.open(_file(split[row]["image"])) as expected:
+            assert picture.mode == expected.mode and np.array_equal(np.asarray(picture), np.asarray(expected))
+
+
+def test_pictures_are_turned_upright(make_split, png, pixels):
+    import io
+
+    buffer, exif = io.BytesIO(), PIL.Image.Exif()
+    exif[0x0112] = 6
+    PIL.Image.fromarray(pixels(0, 20, 30)).save(buffer, "PNG", exif=exif)
+    split = make_split(2, image=[{"bytes": png(pixels(1)), "path": None}, {"bytes": buffer.getvalue(), "path": None}])
+    assert ImageClassificationDataset(split, PROCESSOR).pictures([1])[0].size == (20, 30)

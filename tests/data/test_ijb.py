@@ -242,3 +242,14 @@ def test_no_images_are_needed_for_stored_features(processor):
     assert (protocol.num_images, protocol.num_templates, protocol.num_pairs) == (900, 120, 6000)
     with pytest.raises(FileNotFoundError, match="loose_crop does not exist; it has the images of ijbc"):
         IjbImages(protocol, processor)
+
+
+def test_faces_of_one_channel(with_images):
+    gray = HeadShareImageProcessor(size={"height": 112, "width": 112}, image_mean=[0.4], image_std=[0.25])
+    found = IjbImages(with_images, gray).__getitems__([0, 7])["pixel_values"]
+    images = [PIL.Image.open(with_images.folder / "loose_crop" / f"{number}.jpg") for number in (1, 8)]
+    faces = align_faces(images, with_images.landmarks[[0, 7]], 112)
+    for face, pixels in zip(faces, found, strict=True):
+        expected = np.asarray(PIL.Image.fromarray(face.permute(1, 2, 0).numpy()).convert("L"), dtype=np.float32)
+        np.testing.assert_allclose(pixels[0], (expected / 255 - 0.4) / 0.25, rtol=0, atol=1e-5)
+    assert found.shape == (2, 1, 112, 112)

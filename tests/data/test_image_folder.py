@@ -1,7 +1,8 @@
 import pytest
+from PIL import Image
 
 from headshare_hf.data import load_splits
-from headshare_hf.data.image_folder import ImageFolder
+from headshare_hf.data.image_folder import ImageFolder, files_below
 
 
 def test_without_splits_all_is_train(write_images):
@@ -43,3 +44,59 @@ def test_image_outside_of_a_class_folder_is_named(write_images):
 def test_folder_without_images(tmp_path):
     with pytest.raises(ValueError, match="holds neither parquet files nor images"):
         ImageFolder(tmp_path)
+
+
+@pytest.fixture
+def store(write_images):
+    """A folder of images of cats and dogs, and an empty folder for links beside it."""
+    root = write_images(*(f"store/{split}/{name}/1.png" for split in ("train", "val") for name in ("cat", "dog")))
+    (root / "links").mkdir()
+    return root / "store"
+
+
+def test_class_folders_may_be_links(store):
+    links = store.parent / "links"
+    for name in ("cat", "dog"):
+        (links / name).symlink_to(store / "train" / name)
+    (dataset,) = load_splits(links, ["train"])
+    assert dataset.features["label"].names == ["cat", "dog"] and dataset["label"][:] == [0, 1]
+    assert dataset[1]["image"]["path"] == str(links / "dog" / "1.png")
+
+
+def test_splits_may_be_links(store):
+    links = store.parent / "links"
+    for name in ("train", "val"):
+        (links / name).symlink_to(store / name)
+    train, validation = load_splits(links, ("train", "val"))
+    assert train["label"][:] == validation["label"][:] == [0, 1]
+
+
+@pytest.mark.parametrize("target", ["", "train", "train/cat"])
+def test_links_in_a_circle_end(target, store):
+    (store / "train" / "cat" / ".loop").symlink_to(store / target)
+    files = list(files_below(store))
+    assert len(files) == 4 and {file.name for file in files} == {"1.png"}
+    assert ImageFolder(store).read("train")["label"][:] == [0, 1]
+
+
+def test_jpeg_files_of_other_names_count(write_images):
+    root = write_images("cat/1.jfif", "cat/2.JFIF", "dog/3.jpe")
+    assert ImageFolder(root).read("train")["label"][:] == [0, 0, 1]
+
+
+def test_a_split_that_is_a_link_to_another_has_its_images(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "train" / name / "x.png")
+    (tmp_path / "val").symlink_to("train")
+    (tmp_path / "train" / "c").symlink_to("a")
+    folder = ImageFolder(tmp_path)
+    assert [len(folder.read(split)) for split in ("train", "val")] == [3, 3]
+
+
+def test_an_image_that_is_a_link_to_nowhere_is_found_missing(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / name / "x.png")
+    (tmp_path / "b" / "y.png").symlink_to("gone.png")
+    assert len(ImageFolder(tmp_path).read("train")) == 3

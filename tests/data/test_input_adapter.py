@@ -3,6 +3,7 @@
 import pytest
 import torch
 from toys import resnet
+from transformers import EfficientNetImageProcessor, MobileViTImageProcessor
 
 from headshare_hf import HeadShareImageProcessor
 from headshare_hf.data.input_adapter import InputAdapter, InputStatistics, input_statistics
@@ -63,3 +64,37 @@ def test_statistics_are_read_from_processors_and_timm_configurations():
     timm_like = resnet()
     timm_like.config.pretrained_cfg = {"mean": [0.5] * 3, "std": [0.25] * 3, "input_size": [3, 64, 48]}
     assert input_statistics(None, timm_like) == InputStatistics((0.5,) * 3, (0.25,) * 3, (64, 48))
+
+
+SIXTEEN = {"height": 16, "width": 16}
+
+
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+@pytest.mark.parametrize(
+    "teacher",
+    [
+        MobileViTImageProcessor(size=SIXTEEN, crop_size=SIXTEEN),
+        MobileViTImageProcessor(size=SIXTEEN, crop_size=SIXTEEN, do_flip_channel_order=False),
+        EfficientNetImageProcessor(size=SIXTEEN, image_mean=[0.1, 0.2, 0.3], image_std=[0.2, 0.25, 0.5]),
+        EfficientNetImageProcessor(size=SIXTEEN, include_top=False),
+        EfficientNetImageProcessor(size=SIXTEEN, include_top=False, rescale_offset=True, rescale_factor=1 / 127.5),
+        EfficientNetImageProcessor(size=SIXTEEN, rescale_offset=True, rescale_factor=1 / 127.5),
+        EfficientNetImageProcessor(size=SIXTEEN, rescale_offset=True, do_normalize=False),
+    ],
+    ids=["mobilevit", "mobilevit-rgb", "top", "plain", "offset", "top-offset", "not-normalised"],
+)
+def test_a_batch_becomes_what_the_processor_of_the_teacher_gives(teacher, order):
+    images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    student = HeadShareImageProcessor(size=SIXTEEN, image_mean=[0.5, 0.4, 0.3], channel_order=order)
+    adapter = InputAdapter(input_statistics(student), input_statistics(teacher))
+    adapted = adapter(student(list(images), return_tensors="pt")["pixel_values"])
+    expected = teacher(images, return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(adapted, expected, rtol=0, atol=1e-5)
+
+
+def test_a_teacher_whose_processor_does_not_resize_gets_images_as_they_are():
+    teacher = EfficientNetImageProcessor(do_resize=False, size={"height": 346, "width": 346})
+    assert input_statistics(teacher).size is None
+    assert InputAdapter(RGB, input_statistics(teacher))(torch.randn(2, 3, 16, 16)).shape == (2, 3, 16, 16)
+    teacher = EfficientNetImageProcessor(do_resize=False, do_center_crop=True, crop_size={"height": 20, "width": 24})
+    assert input_statistics(teacher).size == (20, 24)

@@ -1,8 +1,9 @@
 import PIL.Image
 import pytest
 import torch
+from transformers import EfficientNetImageProcessor, MobileViTImageProcessor
 
-from headshare_hf.data.pixels import prepare_images
+from headshare_hf.data.pixels import prepare_images, working_size
 from headshare_hf.models.image_processing_headshare import HeadShareImageProcessor
 
 
@@ -49,3 +50,17 @@ def test_all_others_go_through_the_processor(change, pixels, monkeypatch):
     expected = _expected(images, processor)
     monkeypatch.setattr(_Slow, "calls", 0)
     assert torch.equal(prepare_images(images, processor), expected) and _Slow.calls == 1
+
+
+@pytest.mark.parametrize(
+    ("processor", "field"),
+    [
+        (EfficientNetImageProcessor(), "include_top"),
+        (EfficientNetImageProcessor(include_top=False, rescale_offset=True), "rescale_offset"),
+        (MobileViTImageProcessor(), "do_flip_channel_order"),
+    ],
+)
+def test_steps_that_batches_are_not_prepared_with_are_refused(processor, field):
+    with pytest.raises(ValueError, match=f"{type(processor).__name__} has `{field}`, .*use a HeadShareImageProcessor"):
+        working_size(processor)
+    assert working_size(EfficientNetImageProcessor(include_top=False)) == (346, 346)

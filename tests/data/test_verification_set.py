@@ -308,3 +308,25 @@ def test_folds_of_both_kinds():
 def test_shared_identities():
     assert shared_identities(["b", "a", "c", "a"], ["c", "x", "a", "a"]) == ["a", "c"]
     assert shared_identities(["b"], ["a"]) == []
+
+
+def test_people_of_lfw_may_be_links(lfw, tmp_path_factory):
+    root, links = lfw(*VIEW2), tmp_path_factory.mktemp("links")
+    for folder in root.iterdir():
+        (links / folder.name).symlink_to(folder)
+    loaded = load_verification_set(links)
+    assert [entry["path"] for entry in loaded.images][:2] == [
+        str(links / "Al_B" / "Al_B_0001.jpg"),
+        str(links / "Cy" / "Cy_0001.jpg"),
+    ]
+    assert loaded.dataset(PROCESSOR).__getitems__(range(5))["pixel_values"].shape == (5, 3, 12, 10)
+
+
+@pytest.mark.parametrize("stem", ["test", "train"])
+def test_images_beside_the_pairs_go_before_those_of_the_folder_above(stem, folder, make_split):
+    root = folder(where="verification")
+    make_split(9).to_parquet(root / f"{stem}-00000-of-00001.parquet")
+    loaded = load_verification_set(root)
+    assert len(loaded.images) == 6 and loaded.names == list("abcabc")
+    (root / "verification" / "test-00000-of-00001.parquet").unlink()
+    assert len(load_verification_set(root).images) == 9

@@ -113,3 +113,13 @@ def test_names_are_not_copied_one_by_one(tmp_path):
         again = HeadShareConfig.from_pretrained(tmp_path)
         assert again.id2label == config.id2label and again.label2id == config.label2id
         assert again.to_dict().keys() == config.to_dict().keys()
+
+
+def test_an_embedding_network_leaves_no_centers_of_an_earlier_model(tmp_path):
+    resnet(head_type="arcface").save_pretrained(tmp_path)
+    resnet().headshare.save_pretrained(tmp_path, is_main_process=False)
+    assert (tmp_path / CENTERS_FILE).exists()
+    network = resnet(seed=1).headshare
+    network.save_pretrained(tmp_path)
+    assert not (tmp_path / CENTERS_FILE).exists()
+    assert_same(snapshot(HeadShareModel.from_pretrained(tmp_path)), snapshot(network))

@@ -6,6 +6,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 
 from headshare_hf.models import CosineHead
+from headshare_hf.models.heads import create_head
 
 
 @pytest.fixture
@@ -50,3 +51,12 @@ def test_half_precision_centers_are_read_in_float32(head):
     half = head.to(torch.bfloat16)(embeddings.bfloat16())
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, expected, rtol=0, atol=0.2)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "arcface", "cosface", "adaface"])
+def test_shapes_are_found_without_memory(kind):
+    with torch.device("meta"):
+        head, embeddings, labels = create_head(kind, 8, 50, 16.0), torch.ones(3, 8), torch.zeros(3, dtype=torch.int64)
+    logits = head(embeddings)
+    assert logits.is_meta and logits.shape == (3, 50)
+    assert head.margin_logits(logits, labels, embeddings).shape == (3, 50)

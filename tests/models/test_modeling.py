@@ -252,3 +252,26 @@ def test_gray_images_need_no_color():
     assert model(torch.randn(2, 1, 32, 32)).logits.shape == (2, 5)
     with pytest.raises(ValueError, match="`pixel_values` must have the shape"):
         model(torch.randn(2, 3, 32, 32))
+
+
+@pytest.mark.parametrize("head_type", ["linear", "cosine"])
+def test_scores_are_not_rounded_where_they_decide(head_type):
+    model, images = resnet(head_type=head_type).eval(), torch.randn(4, 3, 16, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(images)
+    assert output.logits.dtype == torch.float32 and output.embeddings.dtype == torch.bfloat16
+    assert torch.equal(output.logits, model.classifier(output.embeddings.float()))
+    assert not torch.equal(output.logits, output.logits.bfloat16().float())
+
+
+def test_training_computes_scores_in_the_precision_asked_for():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert resnet().train()(torch.randn(4, 3, 16, 16)).logits.dtype == torch.bfloat16
+    assert resnet().bfloat16().eval()(torch.randn(4, 3, 16, 16).bfloat16()).logits.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_shapes_of_a_whole_model_are_found_without_memory(training):
+    with torch.device("meta"):
+        model = HeadShareForImageClassification(HeadShareConfig(backbone="resnet8", num_labels=5)).train(training)
+        assert model(torch.zeros(2, 3, 32, 32)).logits.shape == (2, 5)

@@ -1,6 +1,12 @@
 """Sharing a classifier between models of this package, of transformers and of timm."""
 
+import copy
+import gc
+import pickle
+import weakref
+
 import pytest
+import timm
 import torch
 from toys import assert_same, resnet, snapshot, vit
 from transformers import (
@@ -221,3 +227,47 @@ def test_a_shared_bfloat16_head_widens_without_loss():
     share_head(source, target)
     assert torch.equal(target.classifier.weight.bfloat16(), source.classifier.weight)
     assert isinstance(source, ViTForImageClassification)
+
+
+def test_a_tap_does_not_keep_the_classifier_alive():
+    model = vit()
+    tap, classifier = embedding_tap(model), weakref.ref(model.classifier)
+    assert embedding_tap(model) is tap
+    del model
+    gc.collect()
+    assert classifier() is None
+    tap.remove()
+
+
+def test_a_bare_timm_network_does_not_say_its_classes():
+    bare = timm.create_model("test_convnext", num_classes=NUM_LABELS, dims=(16, 16, 32, WIDTH))
+    for source, target in ((bare, resnet()), (resnet(), bare)):
+        for check in (share_head, check_label_maps):
+            with pytest.raises(ValueError, match="a bare ConvNeXt does not say .* `AutoModelForImageClassification`"):
+                check(source, target)
+
+
+def test_classes_that_are_not_counted_from_zero_are_named():
+    shifted = _named(["cat", "dog"])
+    shifted.config.id2label = {1: "cat", 2: "dog"}
+    with pytest.raises(ValueError, match="class 0 is 'cat' in .* but None in"):
+        check_label_maps(_named(["cat", "dog"]), shifted)
+    with pytest.raises(ValueError, match="class 0 is None in .* but 'cat' in"):
+        check_label_maps(shifted, _named(["cat", "dog"]))
+
+
+def test_a_tapped_model_can_be_copied_and_sent():
+    model = vit()
+    tap = embedding_tap(model)
+    images = torch.randn(2, 3, 16, 16)
+    model(pixel_values=images)
+    expected = tap.take()
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        own = embedding_tap(other)
+        assert own is not tap
+        other(pixel_values=images)
+        assert torch.equal(own.take(), expected)
+        with own.without_logits():
+            # Of the copy alone.
+            assert model(pixel_values=images).logits.shape == (2, 5)
+            assert torch.equal(other(pixel_values=images).logits, expected)

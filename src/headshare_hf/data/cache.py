@@ -1,11 +1,17 @@
 """Decoded images in memory that all workers of a data loader share."""
 
+import contextlib
 import math
 import mmap
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+
+
+# What a container may have, of both versions of control groups.
+_CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 class ImageCache:
@@ -53,15 +59,15 @@ class MemoryImageCache(ImageCache):
         image_shape (`tuple[int, int, int]`): Channels, height and width.
 
     Raises:
-        ValueError: The images are larger than the memory of the machine.
+        ValueError: The images are larger than [`available_memory`].
     """
 
     def __init__(self, num_images: int, image_shape: tuple[int, int, int]) -> None:
         needed = num_images * math.prod(image_shape)
-        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        available = available_memory()
         if needed > available:
             raise ValueError(
-                f"{num_images} decoded images take {needed / 2**30:.1f} GiB and this machine has "
+                f"{num_images} decoded images take {needed / 2**30:.1f} GiB and this process may have "
                 f"{available / 2**30:.1f} GiB; give `image_cache`, a folder on a disk, or pass cache_images=False"
             )
         super().__init__(num_images)
@@ -69,6 +75,19 @@ class MemoryImageCache(ImageCache):
 
     def _fill(self, rows: torch.Tensor, load: Callable[[torch.Tensor], torch.Tensor]) -> None:
         self._images[rows] = load(rows)
+
+
+def available_memory() -> int:
+    """
+    Bytes of memory that a process can have at most: those of the machine, or fewer if it is in a container, divided by the
+    training processes on it, of which each keeps the images.
+    """
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in _CONTAINER_LIMITS:
+        with contextlib.suppress(OSError, ValueError):
+            # "max" where there is no limit.
+            total = min(total, int(limit.read_text()))
+    return total // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def shared_bytes(size: int) -> torch.Tensor:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import PIL.Image
 import torch
 from torch.utils.data import default_collate
 
@@ -129,6 +130,15 @@ class ImageClassificationDataset(BatchedImages):
             epoch (`int`): Number of the pass over the data.
         """
         self._epoch[0] = epoch
+
+    def pictures(self, indices: Sequence[int]) -> list[PIL.Image.Image]:
+        """
+        Images as they are in their files, decoded and turned upright, to look at or to give to an image processor.
+
+        Args:
+            indices (`Sequence[int]`): Numbers of the images.
+        """
+        return self._reader.decode(torch.as_tensor(list(indices), dtype=torch.int64))
 
     def unaugmented(self, indices: Sequence[int]) -> torch.Tensor:
         """

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import PIL.Image
 import torch
 
 from .alignment import align_faces, face_template
@@ -52,5 +53,9 @@ class IjbImages(BatchedImages):
             for path, row in zip(paths, rows, strict=True)
         ]
         faces = align_faces(images, self._protocol.landmarks[rows], self._size)
-        pixels = prepare_images(list(faces), self._processor, do_resize=False, do_center_crop=False)
+        images = list(faces)
+        if len(self._processor.image_mean) == 1:
+            # The processor makes one channel of images, but not of tensors.
+            images = [PIL.Image.fromarray(face.permute(1, 2, 0).numpy()) for face in faces]
+        pixels = prepare_images(images, self._processor, do_resize=False, do_center_crop=False)
         return {"pixel_values": self._normalize(pixels)}

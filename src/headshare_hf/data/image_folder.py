@@ -1,11 +1,15 @@
 """Folders of image files, one subfolder per class."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
 
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
 
 
 class ImageFolder:
@@ -23,7 +27,7 @@ class ImageFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._files = sorted(path for path in root.rglob("*") if _is_image(path, root))
+        self._files = sorted(path for path in files_below(root) if _is_image(path, root))
         if not self._files:
             raise ValueError(f"{root} holds neither parquet files nor images ({', '.join(sorted(IMAGE_SUFFIXES))})")
         nested = any(self._depth(path) == 3 for path in self._files)
@@ -56,6 +60,25 @@ class ImageFolder:
 
     def _depth(self, path: Path) -> int:
         return len(path.relative_to(self.root).parts)
+
+
+def files_below(root: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """
+    All files below a folder, also in folders that are links: sets of some classes of ImageNet are often made of them.
+
+    Args:
+        root (`Path`): The folder.
+        above (`frozenset[str]`, *optional*): Where the folders that it lies in really are; links back to them are not followed.
+    """
+    real = os.path.realpath(root)
+    if real in above:
+        return
+    for entry in os.scandir(root):
+        if entry.is_dir():
+            yield from files_below(Path(entry.path), above | {real})
+        else:
+            # Also a link that leads nowhere, which is an image that is missing.
+            yield Path(entry.path)
 
 
 def _is_image(path: Path, root: Path) -> bool:

@@ -53,7 +53,7 @@ class DatasetImages:
         dataset (`datasets.Dataset`): With the columns of [`load_splits`], of which `row` may be missing.
 
     Raises:
-        ValueError: The columns do not fit.
+        ValueError: The columns do not fit, or an image has no label.
     """
 
     def __init__(self, dataset: datasets.Dataset) -> None:
@@ -61,7 +61,13 @@ class DatasetImages:
         self._dataset = dataset.with_format(None).cast_column("image", datasets.Image(decode=False))
         self._images = self._dataset.select_columns(["image"])
         self.split = str(dataset.split)
-        self.labels = np.array(self._dataset["label"][:], dtype=np.int64)
+        labels = self._dataset["label"][:]
+        if None in labels:
+            raise ValueError(
+                f"image {labels.index(None)} of split {self.split} has no label ({labels.count(None)} have none); leave them out "
+                "with `dataset.filter`, or give them the label -1, with which images are trained on without it"
+            )
+        self.labels = np.array(labels, dtype=np.int64)
         self.label_names = list(dataset.features["label"].names)
         rows = self._dataset["row"][:] if "row" in dataset.column_names else range(len(dataset))
         self._numbers = np.array(rows, dtype=np.int64)

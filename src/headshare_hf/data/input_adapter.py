@@ -1,10 +1,14 @@
 """How a model wants its images, and from the images of one model to those of another."""
 
+import logging
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+
+logger = logging.getLogger(__name__)
 
 
 class InputStatistics(NamedTuple):
@@ -44,13 +48,19 @@ def input_statistics(processor: Any, model: nn.Module | None = None) -> InputSta
             if getattr(processor, "do_center_crop", False)
             else None
         )
-        size = size or _height_width(getattr(processor, "size", None))
-        order = getattr(processor, "channel_order", "rgb")
-        return InputStatistics(*_mean_std(processor), size, order)
+        if size is None and getattr(processor, "do_resize", True):
+            size = _height_width(getattr(processor, "size", None))
+        return InputStatistics(*_mean_std(processor), size, _channel_order(processor))
     if pretrained_cfg and pretrained_cfg.get("mean"):
         size = tuple(pretrained_cfg["input_size"][1:])
         return InputStatistics(tuple(pretrained_cfg["mean"]), tuple(pretrained_cfg["std"]), size)
     return None
+
+
+def _channel_order(processor: Any) -> str:
+    """Of its own, or as MobileViT's processor says it."""
+    reverses = getattr(processor, "do_flip_channel_order", False)
+    return "bgr" if reverses else getattr(processor, "channel_order", "rgb")
 
 
 def _mean_std(processor: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -59,8 +69,15 @@ def _mean_std(processor: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
     channels = len(processor.image_mean)
     mean = tuple(processor.image_mean) if normalises else (0.0,) * channels
     std = tuple(processor.image_std) if normalises else (1.0,) * channels
-    factor = processor.rescale_factor if getattr(processor, "do_rescale", True) else 1.0
+    rescales = getattr(processor, "do_rescale", True)
+    factor = processor.rescale_factor if rescales else 1.0
     unit = 255 * factor
+    if rescales and getattr(processor, "rescale_offset", False):
+        # EfficientNet's: images are brought to [-1, 1].
+        mean = tuple(m + 1 for m in mean)
+    if getattr(processor, "include_top", False):
+        # EfficientNet's too: images are divided by the deviations once more.
+        std = tuple(s * d for s, d in zip(std, processor.image_std, strict=True))
     # The usual case stays exactly what the processor says.
     return (mean, std) if abs(unit - 1) < 1e-9 else (tuple(m / unit for m in mean), tuple(s / unit for s in std))
 
@@ -87,6 +104,7 @@ class InputAdapter:
 
     def __init__(self, student: InputStatistics | None, teacher: InputStatistics | None) -> None:
         self.size = teacher.size if teacher is not None else None
+        self._told = False
         self.flip = False
         self.scale: torch.Tensor | None = None
         self.shift: torch.Tensor | None = None
@@ -118,8 +136,21 @@ class InputAdapter:
             self.scale, self.shift = self.scale.to(pixel_values.device), self.shift.to(pixel_values.device)
             pixel_values = pixel_values * self.scale + self.shift
         if self.size is not None and tuple(pixel_values.shape[-2:]) != self.size:
+            self._tell(*pixel_values.shape[-2:])
             pixel_values = F.interpolate(pixel_values, self.size, mode="bicubic", antialias=True)
         return pixel_values
+
+    def _tell(self, height: int, width: int) -> None:
+        # No error: small teachers of small images read any size well enough, and the user may want just that.
+        if not self._told and self.size is not None and (height < self.size[0] or width < self.size[1]):
+            logger.warning(
+                "the teacher reads images of %d x %d pixels, and those of %d x %d are enlarged for it, which it may not know well; "
+                "look at its accuracy on such images, or prepare larger ones (of a recipe: `data.image_size`)",
+                *self.size,
+                height,
+                width,
+            )
+        self._told = True
 
 
 def _check_channels(student: InputStatistics, teacher: InputStatistics) -> None:

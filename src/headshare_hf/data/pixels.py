@@ -30,6 +30,12 @@ def working_size(processor: Any) -> tuple[int, int]:
             f"{type(processor).__name__} has no `image_mean`; use a HeadShareImageProcessor with the "
             "network's statistics"
         )
+    for name in ("include_top", "rescale_offset", "do_flip_channel_order"):
+        if getattr(processor, name, False):
+            raise ValueError(
+                f"{type(processor).__name__} has `{name}`, which batches are not prepared with; use a HeadShareImageProcessor "
+                "with the statistics that it amounts to"
+            )
     crops = getattr(processor, "do_center_crop", False)
     size = processor.crop_size if crops else processor.size if processor.do_resize else None
     size = dict(size or {})

@@ -80,16 +80,24 @@ def write_verification_bin(path: str | os.PathLike, pairs: "VerificationSet") ->
     ```
     """
     path = Path(path)
-    if pairs.folds is not None and not np.array_equal(pairs.folds, contiguous_folds(len(pairs))):
-        raise ValueError(
-            f"{pairs.name} has folds that {path} cannot keep: readers take ten neighboring parts of equal size"
-        )
+    check_bin_folds(pairs)
     images = [_encoded(entry, pairs.name, number) for number, entry in enumerate(pairs.images)]
     order = np.stack([pairs.index_a, pairs.index_b], axis=1).ravel().tolist()
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "wb") as file:
         pickle.dump(([images[index] for index in order], pairs.is_same.tolist()), file, protocol=4)
     return path
+
+
+def check_bin_folds(pairs: "VerificationSet") -> None:
+    """
+    Raises:
+        ValueError: The folds of the pairs are not those that readers of [`write_verification_bin`] will use.
+    """
+    if pairs.folds is not None and not np.array_equal(pairs.folds, contiguous_folds(len(pairs))):
+        raise ValueError(
+            f"{pairs.name} has folds that a .bin cannot keep: readers take ten neighboring parts of equal size"
+        )
 
 
 class _Refused(ValueError):

@@ -15,7 +15,7 @@ import torch
 
 from .batched import BatchedImages
 from .decoding import decode_in_set
-from .image_folder import IMAGE_SUFFIXES
+from .image_folder import IMAGE_SUFFIXES, files_below
 from .labels import LABEL_NAMES, find_image_column
 from .pair_lists import IndexedPairs, lfw_identity, read_lfw_pairs, read_pairs_csv
 from .pixels import prepare_images, working_size
@@ -211,7 +211,7 @@ def _find_pairs(folder: Path) -> Path:
 
 
 def _load_csv(folder: Path, file: Path, name: str) -> VerificationSet:
-    dataset = _read_parquet(folder)
+    dataset = _read_parquet(folder, file)
     pairs = read_pairs_csv(file, len(dataset))
     images = dataset.select_columns(["image"])["image"][:]
     return VerificationSet(
@@ -219,8 +219,10 @@ def _load_csv(folder: Path, file: Path, name: str) -> VerificationSet:
     )
 
 
-def _read_parquet(folder: Path) -> datasets.Dataset:
-    files = sorted(folder.glob("*.parquet")) or sorted((folder / "verification").glob("*.parquet"))
+def _read_parquet(folder: Path, pairs: Path) -> datasets.Dataset:
+    # Beside the list of pairs before anywhere else: the folder above may hold what is trained on.
+    places = (pairs.parent, folder, folder / "verification")
+    files = next(filter(None, (sorted(place.glob("*.parquet")) for place in places)), [])
     stems = {re.sub(r"-\d+-of-\d+$", "", file.stem) for file in files}
     if len(stems) != 1:
         found = f"parquet files of several splits ({', '.join(sorted(stems))})" if stems else "no parquet file"
@@ -255,7 +257,7 @@ def _load_lfw(folder: Path, file: Path, name: str) -> VerificationSet:
 
 def _find_images(folder: Path, stems: list[str], file: Path) -> list[Path]:
     places: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(files_below(folder)):
         if path.suffix.lower() in IMAGE_SUFFIXES:
             places.setdefault(path.stem, []).append(path)
     for stem in stems:

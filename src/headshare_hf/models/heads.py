@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers.utils.generic import maybe_autocast
 
 from .margins import AdaptiveMargin, CombinedMargin
 
@@ -44,7 +45,7 @@ class CosineHead(nn.Module):
 
     def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Maps `(batch_size, in_features)` to logits `(batch_size, out_features)` in [-scale, scale]."""
-        with torch.autocast(embeddings.device.type, enabled=False):
+        with maybe_autocast(embeddings.device.type, enabled=False):
             embeddings, centers = _at_least_float32(embeddings), _at_least_float32(self.weight)
             # Products divided by the lengths of the centers are those with centers of length 1, without a second matrix.
             lengths = torch.linalg.vector_norm(centers, dim=1).clamp(min=_SMALLEST_LENGTH)
@@ -90,7 +91,7 @@ class MarginHead(CosineHead):
         Returns:
             `torch.Tensor` of shape `(batch_size, out_features)`, at least float32.
         """
-        with torch.autocast(logits.device.type, enabled=False):
+        with maybe_autocast(logits.device.type, enabled=False):
             logits = _at_least_float32(logits)
             counted = labels != IGNORED_LABEL
             columns = labels.clamp(min=0).unsqueeze(1)

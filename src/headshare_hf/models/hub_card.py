@@ -65,7 +65,7 @@ def address_card(text: str, repo_id: str) -> str:
         repo_id (`str`): Where it will be.
     """
     loaded = _LOADED.search(text)
-    if loaded is None or not re.search(rf"^- {_OWN_TAG}$", text, re.MULTILINE):
+    if loaded is None or not is_own_card(ModelCard(text)):
         return text
     return text.replace(f'"{loaded[1]}"', f'"{repo_id}"')
 

@@ -1,16 +1,16 @@
 """The two models: embeddings alone, and embeddings with a shareable classifier."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers.utils import ModelOutput
+from transformers.utils.generic import maybe_autocast
 
 from .backbones import create_backbone
-from .class_centers import CENTERS_FILE, find_class_centers, load_class_centers, save_class_centers
+from .class_centers import find_class_centers, load_class_centers, save_class_centers
 from .configuration_headshare import HeadShareConfig
 from .heads import IGNORED_LABEL, CosineHead, create_head, create_projector
 from .map_projector import MapProjector
@@ -158,9 +158,8 @@ class HeadShareForImageClassification(HeadSharePreTrainedModel):
             state_dict = options.pop("state_dict", None) or self.state_dict()
             if options.get("is_main_process", True):
                 options["state_dict"] = save_class_centers(state_dict, folder)
-        elif Path(folder, CENTERS_FILE).is_file():
-            # Of another model that was saved here before.
-            Path(folder, CENTERS_FILE).unlink()
+        else:
+            super()._save_rest(folder, options)
 
     def _load_rest(self, name_or_path: Any, info: dict[str, Any], options: dict[str, Any]) -> None:
         if isinstance(self.classifier, CosineHead) and "classifier.weight" in info["missing_keys"]:
@@ -185,12 +184,20 @@ class HeadShareForImageClassification(HeadSharePreTrainedModel):
             return_dict (`bool`, *optional*, defaults to `True`): `False` returns a tuple without the empty entries.
         """
         features = self.headshare(pixel_values, output_hidden_states=output_hidden_states)
-        logits = self.classifier(features.embeddings)
+        logits = self._logits(features.embeddings)
         loss = None if labels is None else self._loss(logits, labels, features.embeddings)
         output = HeadShareImageClassifierOutput(
             loss, logits, features.embeddings, features.hidden_states, features.pre_activations, features.final_map
         )
         return output if return_dict is not False else output.to_tuple()
+
+    def _logits(self, embeddings: torch.Tensor) -> torch.Tensor:
+        device = embeddings.device.type
+        if self.training or device == "meta" or not torch.is_autocast_enabled(device):
+            return self.classifier(embeddings)
+        # Scores that are rounded to 8 bits tie, and a tie is no right answer.
+        with maybe_autocast(device, enabled=False):
+            return self.classifier(embeddings.to(cast(torch.Tensor, self.classifier.weight).dtype))
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
         if self.training and isinstance(self.classifier, CosineHead):

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .card_thresholds import state_thresholds
+from .class_centers import CENTERS_FILE
 from .configuration_headshare import HeadShareConfig
 from .damaged_files import damage_named
 from .hub_cache import INDEX_FILE, PROCESSOR_FILE, WEIGHTS_FILE, explained, local_folder
@@ -100,6 +101,9 @@ class HeadSharePreTrainedModel(PreTrainedModel):
 
     def _save_rest(self, folder: Any, options: dict[str, Any]) -> None:
         """Writes what goes to further files, and leaves the other tensors in `options["state_dict"]`."""
+        if options.get("is_main_process", True):
+            # Of another model that was saved here before.
+            Path(folder, CENTERS_FILE).unlink(missing_ok=True)
 
     def push_to_hub(  # type: ignore[override]  # transformers' own takes any number of positional arguments
         self,

@@ -6,6 +6,7 @@ of another, so both must agree on the width of the embedding, on the classes and
 """
 
 import contextlib
+import weakref
 from collections.abc import Iterator
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -69,10 +70,17 @@ class EmbeddingTap:
     def __init__(self, model: nn.Module) -> None:
         self._name = type(model).__name__
         self._seen: list[torch.Tensor] = []
-        self._head = find_classifier(model)
-        self._handle = self._head.register_forward_pre_hook(self._record)
+        head = find_classifier(model)
+        # Not the head itself: the table of taps would then keep its own keys, and every class matrix, for ever.
+        self._head: weakref.ref[nn.Module] | None = weakref.ref(head)
+        self._handle = head.register_forward_pre_hook(self._record)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copied or sent to another process with its model, it belongs to that copy, whose head it meets when that is called.
+        return {**self.__dict__, "_head": None, "_seen": []}
 
     def _record(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self._head = weakref.ref(module)
         self._seen.clear()
         self._seen.append(args[0])
 
@@ -99,7 +107,9 @@ class EmbeddingTap:
         Inside of it the classifier returns what it reads, so that the model computes no matrix of images times classes.
         No weight is touched.
         """
-        layer: Any = self._head
+        layer: Any = self._layer()
+        if layer is None:
+            raise ValueError(f"the classifier of {self._name} is gone; make another `EmbeddingTap` of the model")
         own = vars(layer).get("forward")
         layer.forward = _unchanged
         try:
@@ -113,7 +123,12 @@ class EmbeddingTap:
     def remove(self) -> None:
         """Takes the hook off the model."""
         self._handle.remove()
-        _TAPS.pop(self._head, None)
+        head = self._layer()
+        if head is not None:
+            _TAPS.pop(cast(Head, head), None)
+
+    def _layer(self) -> nn.Module | None:
+        return None if self._head is None else self._head()
 
 
 def _unchanged(embeddings: torch.Tensor) -> torch.Tensor:
@@ -143,6 +158,12 @@ def check_label_maps(source: nn.Module, target: nn.Module) -> None:
     Raises:
         ValueError: The numbers of classes differ, or a name does; the first difference is named.
     """
+    for model in (source, target):
+        if not hasattr(model, "config"):
+            raise ValueError(
+                f"a bare {type(model).__name__} does not say which classes it has; load it with "
+                "`AutoModelForImageClassification` (timm networks too)"
+            )
     ours, theirs = cast(Any, source).config, cast(Any, target).config
     if ours.num_labels != theirs.num_labels:
         raise ValueError(
@@ -152,9 +173,10 @@ def check_label_maps(source: nn.Module, target: nn.Module) -> None:
     if has_placeholder_labels(ours) or has_placeholder_labels(theirs):
         return
     for index in range(ours.num_labels):
-        if ours.id2label[index] != theirs.id2label[index]:
+        own, other = ours.id2label.get(index), theirs.id2label.get(index)
+        if own != other:
             raise ValueError(
-                f"class {index} is {ours.id2label[index]!r} in {_name(source)} but {theirs.id2label[index]!r} in "
+                f"class {index} is {own!r} in {_name(source)} but {other!r} in "
                 f"{_name(target)}; reorder the labels of one of them, so that both `config.id2label` agree"
             )
 
