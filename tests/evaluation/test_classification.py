@@ -180,7 +180,7 @@ def test_metrics_are_given_after_the_last_batch_and_start_again():
     logits, labels = scores()
     metrics = ClassificationMetrics(NUM_LABELS)
     for _ in range(2):
-        assert metrics(EvalPrediction(logits[:300], labels[:300])) == {}
+        assert metrics(EvalPrediction(logits[:300], labels[:300]), compute_result=False) == {}
         found = metrics(EvalPrediction(logits[300:], labels[300:]), compute_result=True)
         assert found == counted(logits, labels).compute()
 
@@ -207,7 +207,7 @@ def test_more_than_two_outputs_are_refused():
 def test_reset_forgets_an_evaluation_that_was_interrupted():
     logits, labels = scores()
     metrics = ClassificationMetrics(NUM_LABELS)
-    metrics(EvalPrediction(torch.zeros_like(logits), labels))
+    metrics(EvalPrediction(torch.zeros_like(logits), labels), compute_result=False)
     metrics.reset()
     assert metrics(EvalPrediction(logits, labels), compute_result=True) == counted(logits, labels).compute()
 
@@ -233,6 +233,16 @@ def test_the_trainer_of_transformers_uses_it_batch_by_batch(tmp_path):
     for _ in range(2):
         found = trainer.evaluate()
         assert {name: found[f"eval_{name}"] for name in expected} == expected
+
+
+def test_the_trainer_of_transformers_may_give_all_batches_at_once(tmp_path):
+    logits, labels = scores(50)
+    images = [{"pixel_values": row, "labels": label} for row, label in zip(logits, labels, strict=True)]
+    arguments = TrainingArguments(tmp_path, per_device_eval_batch_size=16, use_cpu=True)
+    metrics, expected = ClassificationMetrics(NUM_LABELS), counted(logits, labels).compute()
+    assert metrics(EvalPrediction(logits, labels)) == metrics(EvalPrediction(logits, labels)) == expected
+    found = Trainer(Toy(), arguments, eval_dataset=images, compute_metrics=metrics).evaluate()
+    assert {name: found[f"eval_{name}"] for name in expected} == expected
 
 
 def test_head_similarity_is_cosine_and_distance():

@@ -51,3 +51,12 @@ def test_refusals():
         held_out_rates(similarities, folds > 0, folds)
     with pytest.raises(ValueError, match="all pairs are in one fold"):
         held_out_rates(similarities, same, folds * 0)
+
+
+def test_rounded_cosines_are_told_how_to_be_computed():
+    similarities, same = scores(40)
+    similarities[7] = 1.0078125  # the next number after 1 in bfloat16
+    with pytest.raises(ValueError, match="similarity 7 is 1.0078125; .* in float32 or better; .* to `verify_pairs`"):
+        held_out_rates(similarities, same, np.arange(40) % 4)
+    similarities[7] = np.nextafter(np.float32(1), np.float32(2))
+    held_out_rates(similarities, same, np.arange(40) % 4)

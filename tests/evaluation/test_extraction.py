@@ -263,3 +263,10 @@ def test_an_extraction_that_is_killed_goes_on(model, tmp_path):
     found = extract_embeddings(model, images, batch_size=4, part_rows=8, folder=tmp_path)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert np.array_equal(found, extract_embeddings(model, images, batch_size=4, part_rows=8))
+
+
+def test_a_model_in_bfloat16_gets_images_in_its_precision(images):
+    model = resnet().bfloat16()
+    found = extract_embeddings(model, images, flip=True)
+    assert found.dtype == np.float32 and images.images.dtype == torch.float32
+    np.testing.assert_allclose(found, extract_embeddings(model.float(), images, flip=True), rtol=0.05, atol=0.05)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import PIL.Image
 import pytest
+from accelerate.state import AcceleratorState
 from face_sets import save_model, write_bin, write_crops, write_people
 from ijb_files import ProtocolSize, write_protocol
 from safetensors.numpy import load_file, save_file
@@ -291,6 +292,49 @@ def test_sets_that_do_not_fit_are_refused_before_anything_is_embedded(root, tmp_
     with pytest.raises(FileNotFoundError, match="nowhere.bin"):
         run_verification(_options(root, tmp_path, pairs=[str(root / "faces.bin"), "nowhere.bin"]))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_set_without_a_result_is_refused_before_anything_is_embedded(root, tmp_path, monkeypatch):
+    pairs = load_verification_set(root / "people")
+    kept = np.flatnonzero(pairs.is_same)
+    same = VerificationSet("s", pairs.images, pairs.index_a[kept], pairs.index_b[kept], pairs.is_same[kept])
+    write_verification_bin(tmp_path / "same.bin", same)
+    monkeypatch.setattr(HeadShareModel, "forward", lambda *args, **kwargs: pytest.fail("embedded"))
+    with pytest.raises(ValueError, match="the verification set same cannot be evaluated: "):
+        run_verification(_options(root, tmp_path, pairs=[str(root / "faces.bin"), str(tmp_path / "same.bin")]))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def bfloat16(monkeypatch):
+    """As `accelerate launch --mixed_precision bf16` starts an evaluation."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_the_precision_is_told(root, tmp_path, bfloat16):
+    options = _options(root, tmp_path, pairs=[str(root / "faces.bin")])
+    record = run_verification(options)
+    assert record["model"]["precision"] == "bfloat16 autocast"
+    title = render_report(record).splitlines()[0]
+    assert title.startswith("# Face verification of ") and title.endswith(", in bfloat16 autocast")
+    record["model"]["precision"] = "float32"
+    assert f"{render_report(record).splitlines()[0]}, in bfloat16 autocast" == title
+
+
+def test_results_of_another_precision_stay_as_they_are(root, tmp_path):
+    options = _options(root, tmp_path, pairs=[str(root / "faces.bin")], cache=tmp_path / "cache")
+    path, record = tmp_path / "out" / "results.json", run_verification(options)
+    assert record["model"].pop("precision") == "float32"
+    path.write_text(json.dumps(record))
+    assert run_verification(options)["model"]["precision"] == "float32"
+    record["model"]["precision"] = "bfloat16 autocast"
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="its precision is bfloat16 autocast, and now it is float32; give another"):
+        run_verification(options)
+    assert json.loads(path.read_text()) == record
 
 
 @pytest.mark.parametrize(

@@ -8,18 +8,21 @@ import torch
 from golden_data import load_golden
 from sklearn.model_selection import KFold
 
-from headshare_hf.data import contiguous_folds
+from headshare_hf.data import VerificationSet, contiguous_folds
 from headshare_hf.evaluation import (
     Roc,
+    Verifier,
     add_flipped,
     bootstrap_intervals,
     load_metric,
+    pair_bootstrap,
     pair_similarities,
     tar_key,
     verify_pairs,
     verify_similarities,
 )
 from headshare_hf.evaluation.cross_validation import cross_validate
+from headshare_hf.evaluation.verification import check_can_verify
 
 
 @pytest.fixture(scope="module")
@@ -222,8 +225,6 @@ def test_intervals_over_pairs():
 
 
 def test_one_replicate_is_the_protocol_on_the_drawn_pairs(monkeypatch):
-    from headshare_hf.evaluation import pair_bootstrap
-
     similarities, same = scores(400)
     similarities = similarities.round(2)  # with ties
     result = verify_similarities(similarities, same)
@@ -310,3 +311,43 @@ def test_module_refuses():
         metric.add_batch(predictions=[0.1, 0.2], references=[1, 2])
     with pytest.raises(ValueError, match="`num_process` is 2, but the folds need all pairs in their order"):
         load_metric("verification", num_process=2)
+
+
+def test_few_pairs_give_an_interval():
+    """One pair of each kind in a fold, so that no other could be drawn in its place."""
+    result = verify_similarities(*scores(20, gap=0.15))
+    assert (np.bincount(result.folds) == 2).all()
+    for name, (low, high) in bootstrap_intervals(result, num_samples=200, far_targets=()).items():
+        assert low < high, name
+
+
+@pytest.mark.parametrize(("num_pairs", "within_folds"), [(180, False), (200, True), (6000, True)])
+def test_pairs_are_drawn_within_fold_and_kind_where_there_are_ten(num_pairs, within_folds):
+    same = np.arange(num_pairs) % 2 == 0
+    result = verify_similarities(scores(num_pairs)[0], same)
+    kept = np.concatenate(list(pair_bootstrap._draw_pairs(result, 5, np.random.default_rng(0))))
+    assert (kept[:, same].sum(axis=1) == same.sum()).all() and (kept.sum(axis=1) == num_pairs).all()
+    groups = [(result.folds == fold) & (same == kind) for fold in range(10) for kind in (True, False)]
+    as_often = all((kept[:, group].sum(axis=1) == group.sum()).all() for group in groups)
+    assert as_often == within_folds
+
+
+def _set(is_same, folds=None) -> VerificationSet:
+    count = len(is_same)
+    images = [{"bytes": None, "path": f"{number}.png"} for number in range(2)]
+    return VerificationSet("own", images, [0] * count, [1] * count, is_same, folds)
+
+
+@pytest.mark.parametrize(
+    ("is_same", "folds", "message"),
+    [
+        ([True] * 20, None, "pairs of one kind|impostor"),
+        ([True, False] * 10, [3] * 20, "all pairs are in one fold"),
+        ([True, False] * 3, None, "6 pairs cannot be divided into 10 folds"),
+    ],
+)
+def test_sets_without_a_result_are_refused_before_they_are_embedded(is_same, folds, message):
+    pairs = _set(is_same, folds)
+    for check in (check_can_verify, lambda pairs: Verifier([_set([True, False] * 10), pairs], processor=None)):
+        with pytest.raises(ValueError, match=f"the verification set own cannot be evaluated: .*({message})"):
+            check(pairs)

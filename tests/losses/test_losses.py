@@ -211,3 +211,23 @@ def test_wrong_scales_and_distances_are_refused():
         DistillationObjective(LossWeights(ce=1.0), embedding_distance="l1")
     with pytest.raises(ValueError, match="`kd_scale` needs cosine heads, not NoneType"):
         DistillationObjective(LossWeights(kd=1.0), kd_scale=8.0)(_batch())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_label_smoothing_is_that_of_torch_on_the_images_with_a_label(dtype):
+    logits, labels = torch.randn(5, 7).to(dtype), torch.tensor([0, -1, 6, -1, 3])
+    given = labels != -1
+    expected = torch.nn.functional.cross_entropy(logits[given].float(), labels[given], label_smoothing=0.1)
+    torch.testing.assert_close(cross_entropy(logits, labels, 0.1), expected)
+    assert expected != cross_entropy(logits, labels)
+    assert cross_entropy(logits, torch.full((5,), -1), 0.1) == 0
+
+
+@pytest.mark.parametrize("kind", ["linear", "arcface"])
+def test_scores_smooth_the_labels_of_their_cross_entropy(kind):
+    head, embeddings, labels = create_head(kind, 8, 5, 16.0), torch.randn(3, 8), torch.tensor([0, 4, 2])
+    logits = head(embeddings)
+    found = DenseScores(logits, head, embeddings, label_smoothing=0.2).cross_entropy(labels)
+    harder = logits if kind == "linear" else head.margin_logits(logits, labels, embeddings)
+    torch.testing.assert_close(found, torch.nn.functional.cross_entropy(harder, labels, label_smoothing=0.2))
+    assert found != DenseScores(logits, head, embeddings).cross_entropy(labels)

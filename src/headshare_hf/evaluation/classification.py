@@ -153,7 +153,8 @@ class ClassificationCounts:
 
 class ClassificationMetrics:
     """
-    `compute_metrics` of `transformers.Trainer` with `batch_eval_metrics=True`: every batch is counted and dropped.
+    `compute_metrics` of `transformers.Trainer`: with `batch_eval_metrics=True` every batch is counted and dropped, and
+    otherwise all of them come at once.
 
     The predictions may be the scores, or a pair: the student's own scores, and the log-probabilities of the mixture
     p' = (1 - w) p + w p_TH of arXiv 2201.06945, whose metrics get the prefix `mixed_`.
@@ -172,11 +173,11 @@ class ClassificationMetrics:
         """Forgets everything counted; only needed after an evaluation that was interrupted."""
         self._counts: dict[str, ClassificationCounts] = {}
 
-    def __call__(self, eval_pred: EvalPrediction, compute_result: bool = False) -> dict[str, float]:
+    def __call__(self, eval_pred: EvalPrediction, compute_result: bool = True) -> dict[str, float]:
         """
         Args:
             eval_pred (`EvalPrediction`): Predictions and labels of one batch, gathered from all processes.
-            compute_result (`bool`, *optional*, defaults to `False`): Whether this is the last batch.
+            compute_result (`bool`, *optional*, defaults to `True`): Whether this is the last batch.
 
         Returns:
             `dict[str, float]`: Empty before the last batch, then what [`ClassificationCounts.compute`] gives.

@@ -120,7 +120,10 @@ def grid_cells(
         raise ValueError(f"`folds` have shape {folds.shape} for {len(is_same)} pairs; expected ({len(is_same)},)")
     outside = np.flatnonzero(np.abs(similarities) > 1 + 1e-6)
     if len(outside):
-        raise ValueError(f"similarity {outside[0]} is {similarities[outside[0]]}; cosines lie between -1 and 1")
+        raise ValueError(
+            f"similarity {outside[0]} is {similarities[outside[0]]}; cosines lie between -1 and 1, also rounded ones if they are "
+            "computed in float32 or better; compute them so, or give embeddings to `verify_pairs`"
+        )
     names, numbers = np.unique(folds, return_inverse=True)
     if len(names) < 2:
         raise ValueError("all pairs are in one fold; the threshold for a fold comes from the others")

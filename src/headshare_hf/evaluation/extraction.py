@@ -152,10 +152,13 @@ def _embedder(model: nn.Module, flip: bool, accelerator: Accelerator) -> Callabl
 
     # Nobody looks at the logits, which with many classes are larger and take longer than the rest.
     network = model.base_model if isinstance(model, HeadShareForImageClassification) else model
+    # An ONNX file has none, and reads float32; those of quantized networks are integers too.
+    floating = (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
+    dtype = next(floating, torch.float32)
 
     def embed(pixels: torch.Tensor) -> torch.Tensor:
         with accelerator.autocast(), nullcontext() if tap is None else tap.without_logits():
-            output = network(pixel_values=pixels)
+            output = network(pixel_values=pixels.to(dtype))
         embeddings = getattr(output, "embeddings", None) if tap is None else tap.take()
         if embeddings is None:
             raise ValueError(f"the output of {type(model).__name__} has no `embeddings`, and {problem}") from problem

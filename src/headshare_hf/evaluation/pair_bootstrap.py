@@ -11,6 +11,8 @@ from .verification import VerificationResult, tar_key
 
 # Replicates that are computed at once; of 6,000 pairs their sums take about 10 MB.
 _CHUNK = 64
+# Pairs of a group; the variance of a mean of n that are drawn out of n is (n - 1) / n of what it should be.
+_FEWEST = 10
 # Share of the replicates inside of an interval, wherever none is given.
 LEVEL = 0.95
 
@@ -42,7 +44,8 @@ def bootstrap_intervals(
     Percentile intervals of the accuracy, cross-validated anew in each replicate, of area under the curve and equal error
     rate, and of the TAR by the rule `"at_most"` (B. Efron, R. J. Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13).
 
-    Without names, pairs are drawn with replacement within each fold and kind, of which the protocol fixes the numbers.
+    Without names, pairs are drawn with replacement within each fold and kind, of which the protocol fixes the numbers, or
+    within each kind where a fold has fewer than ten of one: drawn out of so few, replicates would be too much alike.
     Pairs that share a person depend on each other, so that this interval is too narrow where people are in many pairs.
     With names, people are drawn: a pair of one person counts as often as that person was drawn, one of two people as
     often as the product of both.
@@ -79,7 +82,7 @@ def bootstrap_intervals(
 
 
 def _draw_pairs(result: VerificationResult, num_samples: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
-    groups = np.unique(np.stack([result.folds, result.is_same]), axis=1, return_inverse=True)[1].ravel()
+    groups = _groups(result)
     order = np.argsort(groups, kind="stable")
     sizes = np.bincount(groups)
     starts = np.repeat(sizes.cumsum() - sizes, sizes)
@@ -87,6 +90,13 @@ def _draw_pairs(result: VerificationResult, num_samples: int, generator: np.rand
     for size in _chunk_sizes(num_samples):
         drawn = order[starts + generator.integers(np.repeat(sizes, sizes), size=(size, num_pairs))]
         yield _count_rows(drawn, num_pairs)
+
+
+def _groups(result: VerificationResult) -> np.ndarray:
+    """For every pair the number of the group that it is drawn in."""
+    both = np.stack([result.folds, result.is_same])
+    groups = np.unique(both, axis=1, return_inverse=True)[1].ravel()
+    return groups if np.bincount(groups).min() >= _FEWEST else result.is_same.astype(np.int64)
 
 
 def _draw_people(

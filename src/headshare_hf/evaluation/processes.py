@@ -11,6 +11,8 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
 Result = TypeVar("Result")
 
+# What accelerate calls the precision that networks compute in.
+PRECISIONS = {"no": "float32", "bf16": "bfloat16 autocast", "fp16": "float16 autocast", "fp8": "float8 autocast"}
 # The other processes wait while the main one computes a curve and its intervals.
 _PATIENCE = timedelta(hours=12)
 

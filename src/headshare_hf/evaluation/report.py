@@ -23,7 +23,7 @@ def render_report(record: Mapping[str, Any]) -> str:
         `str`: Markdown.
     """
     sets: Mapping[str, Mapping[str, Any]] = record["sets"]
-    parts = [f"# Face verification of {_model(record['model'])}"]
+    parts = [f"# Face verification of {_model(record['model'])}{_precision(record['model'])}"]
     pairs = {name: found for name, found in sets.items() if found["protocol"] == "pairs"}
     templates = {name: found for name, found in sets.items() if name not in pairs}
     if pairs:
@@ -78,6 +78,11 @@ def _model(model: Mapping[str, Any]) -> str:
         return f"stored features {model['features']} (SHA-256 {model['sha256'][:12]})"
     at = f" at {model['revision'][:12]}" if model["revision"] else ""
     return f"{model['name']}{at} ({model['backbone']}, weights {model['weights_sha256'][:12]})"
+
+
+def _precision(model: Mapping[str, Any]) -> str:
+    # What everybody expects need not be said.
+    return "" if model.get("precision", "float32") == "float32" else f", in {model['precision']}"
 
 
 def _switches(found: Mapping[str, Any]) -> str:

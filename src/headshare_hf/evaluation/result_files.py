@@ -74,6 +74,8 @@ def _compare_models(path: Path, earlier: Mapping[str, Any], model: Mapping[str, 
 def _identity(model: Mapping[str, Any]) -> dict[str, Any]:
     """What embeddings depend on; the name may be another one."""
     digests = {key: model[key] for key in ("weights_sha256", "sha256") if key in model}
+    # Networks compute in float32 unless accelerate was told otherwise.
+    digests["precision"] = model.get("precision", "float32")
     return {**digests, **{f"processor.{key}": value for key, value in model.get("processor", {}).items()}}
 
 

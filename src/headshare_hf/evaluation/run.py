@@ -14,13 +14,13 @@ from .extraction import extract_embeddings
 from .face_model import FaceModel, StoredFeatures, load_face_model, load_features
 from .identification import evaluate_identification
 from .ijb import evaluate_ijb
-from .processes import create_accelerator, on_main_process
+from .processes import PRECISIONS, create_accelerator, on_main_process
 from .records import PAIR_FARS, ijb_record, pairs_record
 from .result_files import read_earlier_sets, write_results
 from .roc import Roc
 from .run_options import VerificationOptions
 from .thresholds import check_can_calibrate, store_thresholds
-from .verification import one_view, verify_pairs
+from .verification import check_can_verify, one_view, verify_pairs
 
 
 class _Run:
@@ -31,12 +31,19 @@ class _Run:
         self.accelerator = create_accelerator()
         self.source = _load_source(options)
         self.record: dict[str, Any] = {
-            "model": self.source.describe(),
+            "model": self._describe_source(),
             "options": options.describe(),
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
             "sets": {},
         }
         on_main_process(self.accelerator, self._go_on)
+
+    def _describe_source(self) -> dict[str, Any]:
+        described = self.source.describe()
+        if isinstance(self.source, StoredFeatures):
+            return described
+        # `accelerate launch --mixed_precision` and the configuration of accelerate have a say in it.
+        return {**described, "precision": PRECISIONS[self.accelerator.mixed_precision]}
 
     def _go_on(self) -> None:
         switches = self.options.switches()
@@ -123,6 +130,7 @@ def _load_sets(options: VerificationOptions) -> dict[str, VerificationSet | _Tem
 
 
 def _check_pairs(pairs: VerificationSet, options: VerificationOptions) -> None:
+    check_can_verify(pairs)
     if options.bootstrap_over == "people" and pairs.names is None:
         raise ValueError(f"{pairs.name} does not say who is on its images; draw pairs instead of people")
     if options.store_thresholds:

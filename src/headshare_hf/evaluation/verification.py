@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..data.pair_lists import contiguous_folds, default_folds
+from ..data.verification_set import VerificationSet
 from .arrays import to_array
 from .cross_validation import cross_validate
 from .roc import FAR_RULES, Roc
@@ -132,6 +133,19 @@ def verify_similarities(
         is_same=same,
         folds=parts,
     )
+
+
+def check_can_verify(pairs: VerificationSet) -> None:
+    """
+    Checks a set by the protocol itself, before anything is embedded for it.
+
+    Raises:
+        ValueError: It has pairs of one kind only, or folds that the protocol cannot use; names the set.
+    """
+    try:
+        verify_similarities(pairs.is_same.astype(np.float64), pairs.is_same, pairs.folds, far_targets=())
+    except ValueError as error:
+        raise ValueError(f"the verification set {pairs.name} cannot be evaluated: {error}") from error
 
 
 def pair_similarities(embeddings_a: Any, embeddings_b: Any) -> np.ndarray:

@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 from accelerate import Accelerator
 from torch import nn
 
 from ..data.verification_set import VerificationSet
 from .extraction import extract_embeddings
 from .pair_bootstrap import bootstrap_intervals
-from .verification import VerificationResult, one_view, verify_pairs
+from .processes import on_main_process
+from .verification import VerificationResult, check_can_verify, one_view, verify_pairs
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +30,8 @@ class Verifier:
         bootstrap (`int`): Replicates for [`Verifier.intervals`]; 0 for none.
 
     Raises:
-        ValueError: `every_epochs` is not positive, or `bootstrap` is neither 0 nor at least 2.
+        ValueError: `every_epochs` is not positive, `bootstrap` is neither 0 nor at least 2, or a set cannot be evaluated,
+            see [`check_can_verify`].
     """
 
     sets: Sequence[VerificationSet]
@@ -44,6 +47,8 @@ class Verifier:
             raise ValueError(f"`every_epochs` is {self.every_epochs}; it must be at least 1")
         if self.bootstrap == 1 or self.bootstrap < 0:
             raise ValueError(f"`bootstrap` is {self.bootstrap}; an interval needs at least 2 replicates, 0 is none")
+        for pairs in self.sets:
+            check_can_verify(pairs)
 
     def __call__(self, model: nn.Module, accelerator: Accelerator | None = None) -> dict[str, VerificationResult]:
         """
@@ -86,10 +91,14 @@ class Verifier:
             accelerator=accelerator,
             progress=False,
         )
-        if embeddings is None:
-            return None
-        rows = one_view(embeddings, self.flip)
-        return verify_pairs(rows[pairs.index_a], rows[pairs.index_b], pairs.is_same, pairs.folds, self.far_targets)
+
+        def score() -> VerificationResult:
+            rows = one_view(cast(np.ndarray, embeddings), self.flip)
+            return verify_pairs(rows[pairs.index_a], rows[pairs.index_b], pairs.is_same, pairs.folds, self.far_targets)
+
+        if accelerator is None:
+            return None if embeddings is None else score()
+        return on_main_process(accelerator, score)
 
 
 def verification_metrics(results: dict[str, VerificationResult]) -> dict[str, float]:

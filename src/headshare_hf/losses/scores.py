@@ -42,14 +42,20 @@ class DenseScores:
         head (`nn.Module`, *optional*): The classifier that they come from, asked for its margin and its scale only.
         embeddings (`torch.Tensor` of shape `(batch_size, embedding_size)`, *optional*):
             What that classifier read; a head with a margin needs it.
+        label_smoothing (`float`, *optional*, defaults to 0.0): See [`cross_entropy`].
     """
 
     def __init__(
-        self, logits: torch.Tensor, head: nn.Module | None = None, embeddings: torch.Tensor | None = None
+        self,
+        logits: torch.Tensor,
+        head: nn.Module | None = None,
+        embeddings: torch.Tensor | None = None,
+        label_smoothing: float = 0.0,
     ) -> None:
         self.logits = logits
         self.head = head
         self._embeddings = embeddings
+        self._label_smoothing = label_smoothing
 
     def cross_entropy(self, labels: torch.Tensor) -> torch.Tensor:
         """See [`Scores`]."""
@@ -58,7 +64,7 @@ class DenseScores:
             if self._embeddings is None:
                 raise ValueError(f"the margin of {type(self.head).__name__} needs the embeddings that it read")
             logits = self.head.margin_logits(logits, labels, self._embeddings)
-        return cross_entropy(logits, labels)
+        return cross_entropy(logits, labels, self._label_smoothing)
 
     def divergence(self, teacher: Scores, temperature: float, teacher_temperature: float) -> torch.Tensor:
         """See [`Scores`]."""
