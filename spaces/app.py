@@ -28,10 +28,11 @@ INTRODUCTION = """# Small networks that share a classifier with a bigger one
 
 Models trained with headshare_hf, which implements the knowledge distillation of
 [arXiv 2201.06945](https://arxiv.org/abs/2201.06945). Everything is computed on the machine that serves this page; uploaded
-images are removed after an hour.
+images are removed within an hour.
 """
 MAX_FILE_SIZE = "20mb"
-_HOUR = 3600
+# How often uploaded images are looked for, and at which age they are removed then, in seconds.
+_EVERY, _AGE = 60, 3540
 
 
 def parse(arguments: list[str], environment: dict[str, str]) -> argparse.Namespace:
@@ -59,7 +60,7 @@ def parse(arguments: list[str], environment: dict[str, str]) -> argparse.Namespa
 
 def build(settings: Settings) -> gr.Blocks:
     """The page."""
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(_HOUR, _HOUR)) as page:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(_EVERY, _AGE)) as page:
         gr.Markdown(INTRODUCTION)
         with gr.Tab("Classify"):
             _classify_tab(settings)

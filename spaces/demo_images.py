@@ -11,6 +11,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 
 _THUMBNAIL = 160
+# Image processors that bring the shorter edge to a size make the other one of a thin image as long as memory goes.
+_MOST_SLENDER = 20
 # Pillow reads many more, some of them by starting other programs.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _MODES = {
@@ -59,6 +61,8 @@ def open_picture(path: str | Path) -> Picture:
     except Exception as error:
         raise DemoError(f"{name} is damaged and cannot be read: {error}") from error
     size = f"{image.width} × {image.height} pixels"
+    if max(image.size) > _MOST_SLENDER * min(image.size):
+        raise DemoError(f"{name} has {size}, which is too thin; give an image of at most {_MOST_SLENDER} to 1.")
     return Picture(name, image, size if mode == "RGB" else f"{size}, converted from {_MODES.get(mode, mode)} to RGB")
 
 

@@ -146,7 +146,8 @@ def kept_classifier(name: str, place: str) -> Classifier:
         if type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
             raise DemoError(f"{name} is a model of the kind {config.model_type!r}, which does not classify images.")
         model, processor = load_teacher(place, trust_remote_code=False)
-        classifier = Classifier(name, model.eval(), processor)
+        # The images come in float32, in whatever precision the weights are stored.
+        classifier = Classifier(name, model.float().eval(), processor)
         # The first pass of a network takes longer than all others, and its time would be shown.
         classifier.logits(Image.new("RGB", (32, 32)))
     return classifier

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi
 
+from headshare_hf.hub.failures import told_in_one_line
+
 
 ROOT = Path(__file__).parents[1]
 SUFFIXES = {".py", ".md", ".txt", ".typed"}
@@ -37,9 +39,17 @@ def push(repo_id: str, private: bool | None = None) -> str:
 
     Returns:
         `str`: Address of the commit.
+
+    Raises:
+        ValueError: The Space is public, and `private=True` was asked for.
     """
     api = HfApi()
     repo_id = api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True).repo_id
+    if private and not api.space_info(repo_id).private:
+        raise ValueError(
+            f"{repo_id} is public, and a private Space was asked for; make it private in its settings on the Hub, or choose "
+            "another id"
+        )
     files = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in space_files().items()]
     return api.create_commit(repo_id, files, commit_message="Publish the demo", repo_type="space").commit_url
 
@@ -49,7 +59,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--repo-id", required=True, metavar="ID", help="namespace/name of the Space")
     parser.add_argument("--private", action="store_true", default=None, help="make the Space private")
     options = parser.parse_args(arguments)
-    print(f"published: {push(options.repo_id, options.private)}")
+    with told_in_one_line():
+        print(f"published: {push(options.repo_id, options.private)}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """The script that exports a student, as a user starts it."""
 
 import json
+import runpy
 import subprocess
 
 import pytest
-import torch
 from face_sets import save_model, write_bin, write_people
 from processes import ROOT, run_python
 from toys import resnet
@@ -69,6 +69,12 @@ def test_a_face_model_is_measured_on_pairs(tmp_path):
         ({"quantize": "static"}, "give `data` or `pairs`"),
         ({"quantize": "dynamic", "data": "x", "embeddings_only": True}, "leaves out; give `pairs`"),
         ({"flip": False}, "`flip` has no effect without `pairs`"),
+        ({"image_column": "x"}, "`image_column` has no effect without `data`; leave it out"),
+        ({"label_column": "x"}, "`label_column` has no effect without `data`"),
+        ({"quantize": "dynamic", "pairs": "x", "config_name": "x"}, "`config_name` has no effect without `data`"),
+        ({"batch_sizes": [1, 0]}, r"`batch_sizes` are \[1, 0\] and `repeats` 20; numbers from 1 on are allowed"),
+        ({"batch_sizes": []}, r"`batch_sizes` are \[\]"),
+        ({"repeats": 0}, "`repeats` 0; numbers from 1 on"),
     ],
 )
 def test_options_that_contradict_each_other(options, message, tmp_path):
@@ -94,10 +100,17 @@ def test_models_and_data_that_do_not_fit(tmp_path):
     HeadShareImageProcessor().save_pretrained(tmp_path / "bare")
     with pytest.raises(ValueError, match="the model has no classifier .*; give `pairs`"):
         run_export(ExportOptions(str(tmp_path / "bare"), tmp_path / "out", quantize="dynamic", data=str(DATA)))
-    assert OnnxModel(tmp_path / "out" / "model.onnx")(torch.zeros(1, 3, 32, 32)).embeddings.shape == (1, 64)
+    assert not (tmp_path / "out").exists()
 
 
 def test_help_lists_the_options():
     found = _run("--help").stdout
     for option in ("--quantize", "--data", "--pairs", "--teacher", "--opset", "--torch-export", "--embeddings-only"):
         assert option in found
+
+
+def test_columns_of_the_data_are_options():
+    parse = runpy.run_path(str(ROOT / "examples" / "export.py"))["parse"]
+    columns = ["--image-column", "picture", "--label-column", "kind", "--config-name", "fine"]
+    options = parse(["model", "--output", "out", "--quantize", "dynamic", "--data", "images", *columns])
+    assert (options.image_column, options.label_column, options.config_name) == ("picture", "kind", "fine")

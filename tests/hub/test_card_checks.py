@@ -6,6 +6,7 @@ import pytest
 from card_facts import CARD, PLAIN, REQUIRED, RESULT, changed, text
 
 from headshare_hf.hub import render_card
+from headshare_hf.hub.card_checks import check_license
 
 
 @pytest.mark.parametrize("path", REQUIRED)
@@ -77,3 +78,23 @@ def test_a_teacher_that_nothing_uses_is_refused():
     assert "The teacher is someone" in text(replace(PLAIN, teacher=CARD.teacher, method=head_only))
     with pytest.raises(ValueError, match="`teacher` is missing"):
         render_card(replace(PLAIN, method=head_only))
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (("Apache 2.0", None, None), "^`data.weights_license` is 'Apache 2.0'; expected an identifier of the Hub"),
+        (("other", None, "LICENSE"), "^`data.weights_license_name` is missing for license 'other'"),
+        (("other", "mine", None), "^`data.weights_license_link` is missing for license 'other'"),
+        (("mit", "mine", None), "^`data.weights_license_name` has no place beside license 'mit'"),
+        (("mit", None, "LICENSE"), "^`data.weights_license_link` has no place beside license 'mit'"),
+    ],
+)
+def test_the_license_of_weights_is_named_as_the_recipe_calls_it(given, message):
+    with pytest.raises(ValueError, match=message):
+        check_license(*given, "data.weights_")
+
+
+def test_a_license_of_ones_own_has_name_and_link():
+    check_license("other", "mine", "LICENSE", "data.weights_")
+    check_license("mit", None, None, "data.weights_")

@@ -1,15 +1,19 @@
 """Results of an evaluation that was made after the training come into the card of the run."""
 
 import json
+import shutil
 
 import pytest
 from card_facts import CARD
 from face_sets import save_model, write_bin, write_crops, write_people
 from huggingface_hub import ModelCard
 from ijb_files import write_protocol
+from published_runs import finish, trainer
+from toys import resnet
 
+from headshare_hf import HeadShareImageProcessor
 from headshare_hf.evaluation import VerificationOptions, run_verification
-from headshare_hf.hub import add_results, render_card
+from headshare_hf.hub import add_results, render_card, select_files
 from headshare_hf.models.hub_card import check_card
 
 
@@ -155,3 +159,90 @@ def test_what_is_not_there_or_no_card_of_this_package_is_refused(measured, tmp_p
             add_results(folder, path)
     finally:
         (folder / "README.md").write_text(once)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The trainer of a finished run whose card has results that were added afterwards, and these results."""
+    root = tmp_path_factory.mktemp("finished")
+    made = finish(trainer(root / "run"))
+    write_bin(root / "faces.bin", write_people(root / "people"))
+    sets = {"pairs": [str(root / "faces.bin")], "batch_size": 32}
+    run_verification(VerificationOptions(output=root / "out", model=str(made.folder), **sets))
+    add_results(made.folder, root / "out" / "results.json")
+    return made, root / "out" / "results.json"
+
+
+@pytest.fixture
+def run(finished, monkeypatch, tmp_path):
+    """The trainer in a copy of its folder, to spoil, and the results."""
+    made, results = finished
+    monkeypatch.setattr(made.args, "output_dir", shutil.copytree(made.folder, tmp_path / "run"))
+    return made, results
+
+
+def test_a_card_that_is_written_anew_has_the_added_results_again(run):
+    made, _ = run
+    before = (made.folder / "README.md").read_text()
+    (made.folder / "README.md").unlink()
+    made.create_model_card()
+    assert (made.folder / "README.md").read_text() == before
+    assert before.count("### faces, measured after the training") == 1
+    assert "measured.json" not in select_files(made.folder)
+
+
+def test_later_results_of_another_set_are_kept_too(run, tmp_path):
+    made, results = run
+    record = json.loads(results.read_text())
+    other = {**record, "sets": {"others": record["sets"]["faces"]}}
+    (tmp_path / "results.json").write_text(json.dumps(other))
+    add_results(made.folder, tmp_path / "results.json")
+    made.create_model_card()
+    text = (made.folder / "README.md").read_text()
+    assert text.count("### faces, measured after") == text.count("### others, measured after") == 1
+
+
+def test_results_of_other_weights_are_dropped(run):
+    made, _ = run
+    resnet(seed=9).save_pretrained(made.folder)
+    made.create_model_card()
+    card = ModelCard.load(made.folder / "README.md")
+    assert "measured after" not in card.text and "faces" not in str(card.data.eval_results)
+
+
+def test_results_that_are_added_to_other_weights_stand_alone(run, tmp_path):
+    made, _ = run
+    resnet(seed=9).save_pretrained(made.folder)
+    write_bin(tmp_path / "others.bin", write_people(tmp_path / "people", seed=1))
+    sets = {"pairs": [str(tmp_path / "others.bin")], "batch_size": 32}
+    run_verification(VerificationOptions(output=tmp_path / "out", model=str(made.folder), **sets))
+    add_results(made.folder, tmp_path / "out" / "results.json")
+    made.create_model_card()
+    text = (made.folder / "README.md").read_text()
+    assert "### others, measured after" in text and "### faces, measured after" not in text
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "null", '{"results": {}}', '{"model": {}, "results": [["a", {}]]}'])
+def test_damaged_kept_results_are_named(run, content):
+    made, results = run
+    (made.folder / "measured.json").write_text(content)
+    for call in (made.create_model_card, lambda: add_results(made.folder, results)):
+        with pytest.raises(ValueError, match=f"{made.folder}/measured.json is damaged .*; delete it, and add the res"):
+            call()
+
+
+def test_a_student_that_has_changed_is_pushed_without_the_results(run, tmp_path):
+    made, _ = run
+    (tmp_path / "same").mkdir()
+    made._stage(tmp_path / "same", made.student)
+    assert "### faces, measured after" in (tmp_path / "same" / "README.md").read_text()
+    (tmp_path / "other").mkdir()
+    made._stage(tmp_path / "other", resnet(seed=9))
+    assert "measured after" not in (tmp_path / "other" / "README.md").read_text()
+
+
+def test_results_of_another_image_processor_are_dropped(run):
+    made, _ = run
+    HeadShareImageProcessor(size={"height": 16, "width": 16}, image_mean=[0.1] * 3).save_pretrained(made.folder)
+    made.create_model_card()
+    assert "measured after" not in (made.folder / "README.md").read_text()

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ import torch
 from checkpoint_files import Payload, reference, save_legacy
 from golden_data import drawn_images, drawn_weights, golden_path, load_golden
 from safetensors.torch import save_file
+from transformers.image_utils import PILImageResampling
 
-from headshare_hf import HeadShareForImageClassification, HeadShareImageProcessor, HeadShareModel
+from headshare_hf import HeadShareConfig, HeadShareForImageClassification, HeadShareImageProcessor, HeadShareModel
 from headshare_hf.hub import ConversionOptions, convert_checkpoint, convert_state_dict
 from headshare_hf.hub.convert import main
+from headshare_hf.hub.convert_images import image_processor_of
 
 
 REFERENCE = ["resnet8", "resnet20", "resnet8x4", "wrn_16_1", "MobileNetV2"]
@@ -191,6 +194,20 @@ def test_timm(tmp_path):
         convert_checkpoint(tmp_path / "net.pth.tar", tmp_path / "other")
 
 
+@pytest.mark.parametrize(
+    "backbone, name",
+    [
+        ("timm/resnet18", "bicubic"),
+        ("timm/resnet18.tv_in1k", "bilinear"),
+        ("resnet8", "bilinear"),
+    ],
+)
+def test_images_are_resized_as_where_the_network_comes_from(backbone, name):
+    processor, note = image_processor_of(HeadShareConfig(backbone=backbone, image_size=224), "rgb")
+    assert processor.resample == PILImageResampling[name.upper()]
+    assert f"image processor: 224x224, {name}, rgb, mean" in note
+
+
 @pytest.fixture
 def resnet8(tmp_path):
     torch.save(reference("resnet8")[1], tmp_path / "net.pth")
@@ -260,6 +277,21 @@ def test_names_of_classes(tmp_path, resnet8):
     assert config.label2id["class 7"] == 7
 
 
+def test_names_of_classes_from_an_editor_that_marks_its_files(tmp_path, resnet8):
+    names = [f"class {i}" for i in range(20)]
+    (tmp_path / "names.txt").write_text("\n".join(names), encoding="utf-8-sig")
+    convert_checkpoint(resnet8, tmp_path / "out", ConversionOptions(labels=tmp_path / "names.txt"))
+    config = HeadShareForImageClassification.from_pretrained(tmp_path / "out").config
+    assert list(config.id2label.values()) == names
+
+
+def test_a_name_given_twice_among_many_is_found_at_once(tmp_path, resnet8):
+    (tmp_path / "names.txt").write_text("\n".join([*map(str, range(30_000)), "people"] + ["people", "zebra", "zebra"]))
+    started = time.process_time()
+    _refused(resnet8, tmp_path, "names.txt has 'people' twice", labels=tmp_path / "names.txt")
+    assert time.process_time() - started < 4
+
+
 def test_statistics_and_size_as_given(tmp_path, resnet8):
     given = [
         "--mean",
@@ -279,7 +311,7 @@ def test_statistics_and_size_as_given(tmp_path, resnet8):
     processor = HeadShareImageProcessor.from_pretrained(tmp_path / "out")
     assert (processor.image_mean, processor.image_std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert (processor.channel_order, processor.size.height) == ("bgr", 64)
-    assert "64x64, bgr, mean [0.1, 0.2, 0.3]" in told
+    assert "64x64, bilinear, bgr, mean [0.1, 0.2, 0.3]" in told
     assert told.endswith(f"as given\nwrote {tmp_path / 'out'}")
 
 
@@ -313,6 +345,15 @@ def test_nothing_is_lost_or_left_half_written(tmp_path, resnet8, monkeypatch):
     with pytest.raises(FileExistsError, match=r"net.pth is a file; give a folder"):
         convert_checkpoint(resnet8, resnet8)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.pth", "out"]
+
+
+@pytest.mark.parametrize("name", [".", "../here"])
+def test_the_current_folder_is_refused(name, tmp_path, resnet8, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ValueError, match=f"^{name} is the current folder, .*; give one in it"):
+        convert_checkpoint(resnet8, name)
+    assert not list((tmp_path / "here").iterdir()) and len(list(tmp_path.iterdir())) == 2
 
 
 def test_the_earlier_conversion_comes_back_where_the_new_one_cannot_be_put(tmp_path, resnet8, monkeypatch):

@@ -158,3 +158,8 @@ def test_a_missing_package_is_named_with_the_command(trained, tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ImportError, match="quantization to int8 needs onnx .*`pip install onnx onnxruntime`"):
         quantize_onnx(trained[0], tmp_path / "int8.onnx")
+
+
+def test_the_last_of_more_images_than_float32_counts_is_there():
+    found = evenly_spread(20_000_004, 1000)
+    assert (found[0], found[-1], len(found)) == (0, 20_000_003, 1000)

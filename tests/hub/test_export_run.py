@@ -1,11 +1,23 @@
 """A whole export, in a folder."""
 
 import json
+import sys
 
+import datasets
+import numpy as np
 import pytest
 import torch
 from toys import resnet, vit
-from transformers import AutoConfig, AutoImageProcessor, AutoModel
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    ConvNextConfig,
+    ConvNextForImageClassification,
+    ConvNextImageProcessor,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
+)
 
 from headshare_hf import HeadShareImageProcessor
 from headshare_hf.hub import ExportOptions, OnnxModel, export_run, quantize_onnx, run_export
@@ -111,3 +123,117 @@ def test_files_of_an_earlier_export_do_not_stay(tmp_path):
         *("model.onnx", "export.json", "latency.md", "notes.txt")
     }
     assert json.loads((tmp_path / "out" / "export.json").read_text())["model"] == second
+
+
+def _save_images(folder):
+    """A data set with two configurations, each with a column of images and two of labels."""
+    folder.mkdir()
+    classes = {"kind": datasets.ClassLabel(num_classes=5), "shade": datasets.ClassLabel(num_classes=2)}
+    features = datasets.Features(picture=datasets.Image(), other=datasets.Image(), **classes)
+    pictures = [np.full((8, 8, 3), 20 * number, dtype=np.uint8) for number in range(10)]
+    for name, length in (("whole", 10), ("part", 5)):
+        rows = {"kind": [number % 5 for number in range(length)], "shade": [number % 2 for number in range(length)]}
+        images = {"picture": pictures[:length], "other": pictures[:length]}
+        datasets.Dataset.from_dict({**images, **rows}, features=features).to_parquet(folder / f"{name}.parquet")
+    splits = "".join(
+        f"- config_name: {name}\n  data_files:\n  - {{split: test, path: {name}.parquet}}\n"
+        for name in ("whole", "part")
+    )
+    (folder / "README.md").write_text(f"---\nconfigs:\n{splits}---\n")
+    return str(folder)
+
+
+def _earlier_export(folder):
+    folder.mkdir()
+    names = {"model.onnx", "model.int8.onnx", "model.pt2", "export.json", "latency.md"}
+    for name in names:
+        (folder / name).touch()
+    return names
+
+
+def test_columns_and_configuration_of_the_images(tmp_path):
+    model, data = _save(tmp_path / "model"), _save_images(tmp_path / "images")
+    columns = {"image_column": "picture", "label_column": "kind"}
+    for name, length in (("whole", 10), ("part", 5)):
+        record = _export(tmp_path, model, quantize="dynamic", data=data, config_name=name, **columns)
+        assert record["int8"]["cost"]["num_images"] == length and "accuracy" in record["int8"]["cost"]["after"]
+
+
+_PICTURES = {"quantize": "dynamic", "data": "images", "config_name": "whole", "image_column": "picture"}
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"opset": 3}, "`opset` is 3"),
+        ({"quantize": "dynamic", "data": "absent"}, "absent"),
+        ({"quantize": "static", "pairs": "absent.bin"}, "absent.bin"),
+        ({**_PICTURES, "split": "validation", "label_column": "kind"}, "has no split 'validation'"),
+        ({**_PICTURES, "quantize": "static", "label_column": "kind"}, "has no split 'train'"),
+        ({**_PICTURES, "label_column": "color"}, "'color'"),
+        ({**_PICTURES, "label_column": "kind", "image_column": "painting"}, "'painting'"),
+        (_PICTURES, "several label columns among .*kind, shade"),
+        ({**_PICTURES, "label_column": "shade"}, "images has 2 classes and the model 5"),
+    ],
+)
+def test_what_fails_leaves_an_earlier_export_in_place(options, message, tmp_path):
+    model, _ = _save(tmp_path / "model"), _save_images(tmp_path / "images")
+    earlier = _earlier_export(tmp_path / "out")
+    places = {key: str(tmp_path / options[key]) for key in ("data", "pairs") if key in options}
+    with pytest.raises((ValueError, OSError), match=message):
+        _export(tmp_path, model, **{**options, **places})
+    assert {path.name for path in (tmp_path / "out").iterdir()} == earlier
+
+
+def test_a_missing_package_leaves_an_earlier_export_in_place(tmp_path, monkeypatch):
+    earlier = _earlier_export(tmp_path / "out")
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ImportError, match="ONNX export needs onnxscript"):
+        _export(tmp_path, _save(tmp_path / "model"))
+    assert {path.name for path in (tmp_path / "out").iterdir()} == earlier
+
+
+def test_what_is_known_of_the_files_is_written_before_they_are_timed(tmp_path, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export_run, "latency_table", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _export(tmp_path, _save(tmp_path / "model"), quantize="dynamic")
+    record = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert record["onnx"]["file"] == "model.onnx" and record["int8"]["mode"] == "dynamic" and "latency" not in record
+
+
+def _save_convnext(folder):
+    config = ConvNextConfig(hidden_sizes=[16, 32], depths=[1, 1], num_stages=2, num_labels=5)
+    ConvNextForImageClassification(config).save_pretrained(folder)
+    ConvNextImageProcessor(size={"shortest_edge": 64}).save_pretrained(folder)
+
+
+def _save_timm(folder):
+    cfg = {"mean": [0.5] * 3, "std": [0.5] * 3, "input_size": [3, 64, 64], "interpolation": "bicubic", "crop_pct": 1.0}
+    config = TimmWrapperConfig(architecture="test_convnext", num_labels=5, pretrained_cfg=cfg)
+    TimmWrapperForImageClassification(config).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("save", [_save_convnext, _save_timm])
+def test_teachers_with_any_image_processor_are_measured(save, tmp_path, monkeypatch):
+    save(tmp_path / "teacher")
+    sizes, measure = {}, export_run.latency_table
+
+    def note(entries, *args, **kwargs):
+        sizes.update({name: (entry.num_channels, entry.image_size) for name, entry in entries.items()})
+        return measure(entries, *args, **kwargs)
+
+    monkeypatch.setattr(export_run, "latency_table", note)
+    record = _export(tmp_path, _save(tmp_path / "model"), teacher=str(tmp_path / "teacher"))
+    assert record["latency"]["rows"][0]["name"] == "teacher, torch"
+    assert sizes["teacher, torch"] == (3, (64, 64)) and sizes["student, torch"] == (3, (32, 32))
+
+
+def test_a_teacher_whose_image_size_nothing_tells_is_named(tmp_path):
+    vit(image_size=32).save_pretrained(tmp_path / "teacher")
+    ConvNextImageProcessor(do_resize=False).save_pretrained(tmp_path / "teacher")
+    with pytest.raises(ValueError, match="the teacher .*, a ConvNextImageProcessor.*, does not say which size"):
+        _export(tmp_path, _save(tmp_path / "model"), teacher=str(tmp_path / "teacher"))
+    assert not (tmp_path / "out").exists()

@@ -46,7 +46,15 @@ def test_files_are_allowed_one_by_one(folder):
     assert {"README.md", "config.json", "preprocessor_config.json", "model.safetensors", CENTERS_FILE} <= wanted
     assert wanted == {path.name for path in folder.iterdir()}
     (folder / "checkpoint-1").mkdir()
-    strangers = ("run.json", "auxiliary.safetensors", "optimizer.pt", "teacher.safetensors", "model.onnx", "stray.py")
+    strangers = (
+        "run.json",
+        "measured.json",
+        "auxiliary.safetensors",
+        "optimizer.pt",
+        "teacher.safetensors",
+        "model.onnx",
+        "stray.py",
+    )
     for name in (*strangers, "checkpoint-1/model.safetensors", "training_args.bin", ".env", "calibration.npy"):
         (folder / name).write_bytes(b"0")
     assert set(select_files(folder)) == wanted
@@ -75,6 +83,8 @@ def test_what_is_missing_is_named(name, message, folder):
     ("name", "content", "message"),
     [
         ("config.json", "{", "config.json is damaged"),
+        ("config.json", "[]", r"config.json is damaged \(it holds a list, no object\); save it again"),
+        ("preprocessor_config.json", "[1]", r"preprocessor_config.json is damaged \(it holds a list, no object\)"),
         (TRAINING_FILE, "", f"{TRAINING_FILE} is damaged"),
         ("README.md", "---\nlicense: [\n---\n", "metadata of the model card .*README.md cannot be read"),
         ("README.md", "---\ntags: []\n---\n", "README.md says no license"),
@@ -131,6 +141,22 @@ def test_shards_must_all_be_there(folder):
         select_files(folder)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", r"is damaged \(it has no `weight_map`\); save the model again"),
+        ('{"weight_map": {}}', r"is damaged \(it has no `weight_map`\)"),
+        ('{"weight_map": {"a": 1}}', r"is damaged \(it has no `weight_map`\)"),
+        ("[]", r"is damaged \(it holds a list, no object\)"),
+    ],
+)
+def test_an_index_without_shards_is_named(content, message, folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(ValueError, match=f"model.safetensors.index.json {message}"):
+        select_files(folder)
+
+
 def test_centers_inside_of_the_weights_will_do(folder):
     tensors = {**load_file(folder / "model.safetensors"), **load_file(folder / CENTERS_FILE)}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -154,6 +180,13 @@ def test_code_of_other_repositories_is_not_looked_for(folder):
     assert "image_processing_headshare.py" not in select_files(folder)
 
 
+def test_code_in_a_list_with_gaps_is_found(folder):
+    path = folder / "preprocessor_config.json"
+    classes = [None, "image_processing_headshare.HeadShareImageProcessor", "someone/else--processing.Fast"]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "auto_map": {"AutoImageProcessor": classes}}))
+    assert "image_processing_headshare.py" in select_files(folder)
+
+
 def test_a_folder_that_does_not_exist_is_named(tmp_path):
     with pytest.raises(ValueError, match="nowhere does not exist"):
         select_files(tmp_path / "nowhere")
@@ -162,6 +195,17 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path):
 def test_examples_of_a_card_load_what_is_published():
     assert 'model="someone/net"' in address_card(CARD, "someone/net")
     assert address_card(CARD.replace("- headshare_hf", "- other"), "someone/net").endswith('model="your-name/net")\n')
+
+
+@pytest.mark.parametrize("tags", ["tags: [other, headshare_hf]", "tags:\n  - other\n  - headshare_hf"])
+def test_tags_may_be_written_in_any_style(tags):
+    card = CARD.replace("tags:\n- headshare_hf", tags)
+    assert 'model="someone/net"' in address_card(card, "someone/net")
+
+
+def test_a_list_in_the_text_is_no_list_of_tags():
+    card = CARD.replace("- headshare_hf", "- other") + "\n- headshare_hf\n"
+    assert address_card(card, "someone/net") == card
 
 
 def test_weights_are_told_from_other_files():

@@ -31,6 +31,12 @@ def test_gradio_reports_nothing():
     assert app.build(app.Settings()).analytics_enabled is False
 
 
+def test_uploaded_images_are_gone_within_an_hour():
+    every, age = app.build(app.Settings()).delete_cache
+    assert every > 0 and age > 0 and every + age <= 3600
+    assert "images are removed within an hour" in app.INTRODUCTION
+
+
 def test_the_space_brings_the_package_along(hub, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_TOKEN", hub.alice)
     address = push_space.push("alice/space", private=True)
@@ -40,6 +46,31 @@ def test_the_space_brings_the_package_along(hub, monkeypatch, tmp_path):
     assert not [name for name in files if "__pycache__" in name or name.endswith(".pyc")]
     assert "alice/space" in address and huggingface_hub.HfApi().space_info("alice/space").private
     assert huggingface_hub.HfApi().space_info("alice/space").sdk == "gradio"
+
+
+def test_a_public_space_is_not_taken_for_a_private_one(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", hub.alice)
+    huggingface_hub.HfApi().create_repo("alice/open-space", repo_type="space", space_sdk="gradio")
+    before = huggingface_hub.HfApi().space_info("alice/open-space").sha
+    with pytest.raises(
+        ValueError, match="^alice/open-space is public, and a private Space was asked for; make it priv"
+    ):
+        push_space.push("alice/open-space", private=True)
+    with pytest.raises(SystemExit, match="^alice/open-space is public, and a private Space was asked for"):
+        push_space.main(["--repo-id", "alice/open-space", "--private"])
+    found = huggingface_hub.HfApi().space_info("alice/open-space")
+    assert found.sha == before and not found.private
+
+
+def test_refusals_of_the_hub_come_in_one_line(hub, monkeypatch):
+    for token, name, message in (
+        (hub.alice, "bob/space", "the Hub answered 403 Forbidden: .*; publish to a namespace of yours"),
+        ("hf_nobody", "alice/space", "the Hub answered 401 Unauthorized: .*; log in with `hf auth login`"),
+    ):
+        monkeypatch.setenv("HF_TOKEN", token)
+        with pytest.raises(SystemExit, match=message) as caught:
+            push_space.main(["--repo-id", name])
+        assert "\n" not in caught.value.code
 
 
 def test_the_header_of_the_space_is_one():

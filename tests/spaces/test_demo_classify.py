@@ -9,7 +9,7 @@ import torch
 from demo_classify import Guess, Prediction, agree, choose_teacher, predict, why_not_comparable
 from demo_images import open_picture
 from demo_models import Classifier, DemoError, load_classifier
-from toys import resnet
+from toys import resnet, vit
 
 from headshare_hf import HeadShareForImageClassification, HeadShareImageProcessor
 
@@ -69,6 +69,14 @@ def test_only_the_same_classes_are_compared(labels, reason):
 
     found = why_not_comparable(classifier({0: "a", 1: "b", 2: "c"}), classifier(labels))
     assert found is None if reason is None else reason in found
+
+
+def test_a_label_map_that_starts_at_one_is_not_compared():
+    student = Classifier("x", resnet(num_labels=3, id2label={0: "a", 1: "b", 2: "c"}), None)
+    teacher = Classifier("y", vit(num_labels=3), None)
+    teacher.model.config.id2label = {1: "a", 2: "b", 3: "c"}
+    for pair in ((student, teacher), (teacher, student)):
+        assert why_not_comparable(*pair).endswith("they have classes with other names or in another order.")
 
 
 def test_the_recorded_teacher_is_the_default(hub):

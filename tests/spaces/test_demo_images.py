@@ -87,6 +87,14 @@ def test_files_that_are_no_images_are_named(tmp_path, pictures, monkeypatch):
         open_picture(pictures / "noise.png")
 
 
+@pytest.mark.parametrize("size", [(1, 1000), (1000, 1), (210, 10)])
+def test_images_that_are_too_thin_are_named(size, tmp_path):
+    shown = f"thin.png has {size[0]} × {size[1]} pixels, which is too thin; give an image of at most 20 to 1"
+    with pytest.raises(DemoError, match=shown):
+        _saved(tmp_path, PIL.Image.new("RGB", size), "thin.png")
+    assert _saved(tmp_path, PIL.Image.new("RGB", (200, 10))).image.size == (200, 10)
+
+
 @pytest.mark.parametrize("kind", ["PPM", "TGA", "ICO", "EPS"])
 def test_other_formats_are_not_opened(kind, tmp_path):
     PIL.Image.new("RGB", (16, 16)).save(tmp_path / "image.bin", kind)

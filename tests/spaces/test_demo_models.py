@@ -8,9 +8,11 @@ import huggingface_hub.constants
 import pytest
 import torch
 from demo_models import DemoError, kept_classifier, load_classifier, load_verifier, recorded_teacher, resolve
+from PIL import Image
 from toys import resnet, vit
 from transformers import BertConfig, BertModel, ViTImageProcessor
 
+from headshare_hf import HeadShareImageProcessor
 from headshare_hf.hub import publish_folder
 
 
@@ -90,6 +92,16 @@ def test_a_classifier_of_another_package(tmp_path):
     assert load_classifier(str(tmp_path)).architecture == "vit"
     with pytest.raises(DemoError, match="is a model of another package .of the kind 'vit'.; verification needs one"):
         load_verifier(str(tmp_path))
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_models_saved_in_half_precision_are_shown(precision, tmp_path):
+    resnet(head_type="arcface").to(precision).save_pretrained(tmp_path)
+    HeadShareImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path)
+    image = Image.new("RGB", (20, 20))
+    logits, _ = load_classifier(str(tmp_path)).logits(image)
+    assert logits.dtype == torch.float32 and logits.isfinite().all()
+    assert load_verifier(str(tmp_path))(image, image, threshold=0.5)["similarity"] == pytest.approx(1, abs=1e-2)
 
 
 def test_what_classifies_no_images_is_refused_before_its_weights_are_read(tmp_path):

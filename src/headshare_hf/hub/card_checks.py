@@ -26,7 +26,7 @@ def check_fields(card: CardFields) -> None:
     _check_objective(card)
     for name, repo_id in _repo_ids(card).items():
         _check_repo_id(name, repo_id)
-    _check_license(card)
+    check_license(card.license, card.license_name, card.license_link)
     _check_positive(card.training, "training", "epochs", "batch_size", "learning_rate", "wall_seconds")
     for index, result in enumerate(card.results):
         _check_result(result, f"results[{index}]")
@@ -44,14 +44,14 @@ def is_non_commercial(license_text: str) -> bool:
     return re.search(r"non-?\s?commercial|-nc\b", license_text.lower()) is not None
 
 
-def check_commerce(weights_license: str, data_license: str) -> None:
+def check_commerce(weights_license: str, data_license: str, name: str = "license") -> None:
     """
     Raises:
         ValueError: The license of the data is non-commercial, and that of the weights is not.
     """
     if is_non_commercial(data_license) and not (weights_license == "other" or is_non_commercial(weights_license)):
         raise ValueError(
-            f"`license` is {weights_license!r}, but the data are for non-commercial use ({data_license!r}); choose a "
+            f"`{name}` is {weights_license!r}, but the data are for non-commercial use ({data_license!r}); choose a "
             "non-commercial license of the weights, such as 'cc-by-nc-4.0'"
         )
 
@@ -69,7 +69,7 @@ def check_present(value: Any, name: str = "") -> None:
     elif value is None or (hasattr(value, "__len__") and len(value) == 0):
         raise ValueError(f"`{name}` is {value!r}; a model card needs it")
     elif isinstance(value, str):
-        _check_text(value, name)
+        check_text(value, name)
     elif isinstance(value, Mapping):
         for key, inner in value.items():
             check_present(inner, f"{name}[{key!r}]")
@@ -80,7 +80,11 @@ def check_present(value: Any, name: str = "") -> None:
         raise ValueError(f"`{name}` is {value}; a model card needs a finite number")
 
 
-def _check_text(text: str, name: str) -> None:
+def check_text(text: str, name: str) -> None:
+    """
+    Raises:
+        ValueError: A text of a card is empty or no single line; names it.
+    """
     if not text.strip():
         raise ValueError(f"`{name}` is {text!r}; a model card needs it")
     # Both would break the tables of the card.
@@ -129,14 +133,27 @@ def check_softening(method: CardMethod) -> None:
         raise ValueError("`method.temperature` has no effect beside the option `kd_scale`; leave it out")
 
 
-def _check_license(card: CardFields) -> None:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", card.license):
-        raise ValueError(f"`license` is {card.license!r}; expected an identifier of the Hub, such as 'apache-2.0'")
-    for name in ("license_name", "license_link"):
-        given = getattr(card, name) is not None
-        if given != (card.license == "other"):
-            needed = "is missing for" if not given else "has no place beside"
-            raise ValueError(f"`{name}` {needed} license {card.license!r}; the two go with 'other' and nothing else")
+def check_license(license_id: str, name: str | None, link: str | None, prefix: str = "") -> None:
+    """
+    Args:
+        license_id (`str`): License of the weights.
+        name (`str`, *optional*): What another license than the Hub knows is called.
+        link (`str`, *optional*): Where it is.
+        prefix (`str`, *optional*): Of the fields, where they are called otherwise than in [`CardFields`].
+
+    Raises:
+        ValueError: It is no identifier of the Hub, or the two are not there exactly when it is `"other"`.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license_id):
+        raise ValueError(
+            f"`{prefix}license` is {license_id!r}; expected an identifier of the Hub, such as 'apache-2.0'"
+        )
+    for field, value in (("license_name", name), ("license_link", link)):
+        if (value is not None) != (license_id == "other"):
+            needed = "is missing for" if value is None else "has no place beside"
+            raise ValueError(
+                f"`{prefix}{field}` {needed} license {license_id!r}; the two go with 'other' and nothing else"
+            )
 
 
 def _repo_ids(card: CardFields) -> dict[str, str]:

@@ -18,7 +18,11 @@ from .card_fields import LOCAL_DATA, data_type
 from .card_verification import SUBJECTS, TASK
 
 
+# In the folder of a run; never published.
+KEPT_FILE = "measured.json"
 TEMPLATE = Path(__file__).with_name("card_measured.md")
+# What results belong to, and what is said where it is another.
+_IDENTIFYING = {"weights_sha256": "other weights than those", "processor": "another image processor than that"}
 # The sections of a card that `render_card` wrote; results are those before it.
 _METHOD = "\n## Method\n"
 _GALLERIES = "mean of both galleries"
@@ -121,7 +125,8 @@ class _Set:
 def add_results(folder: str | Path, results: str | Path) -> None:
     """
     Adds what [`run_verification`] measured to the card in the folder of a run, as text and as metadata. Results of the
-    same set and switches that were added before are replaced.
+    same set and switches that were added before are replaced. They are kept in the folder too, in `measured.json`, so that
+    a card which is written anew has them again.
 
     Args:
         folder (`str` or `Path`): Of the run, with model, image processor and `README.md`.
@@ -137,17 +142,55 @@ def add_results(folder: str | Path, results: str | Path) -> None:
         raise ValueError(
             f"{folder} has no {CARD_FILE}, the model card; write it with `render_card` of headshare_hf.hub"
         )
-    sets = _read_sets(path, Path(folder))
+    measured, sets = _read_sets(path, Path(folder))
     card = ModelCard.load(card_path)
     if not is_own_card(card) or _METHOD not in card.text:
         raise ValueError(
             f"{card_path} is no card that `render_card` wrote; run the recipe again, or write the results into its "
             "`model-index` yourself"
         )
+    kept = Path(folder, KEPT_FILE)
+    earlier = _read_kept(kept, measured)
     _with_sets(card, sets).save(card_path)
+    found = {entry.key: [entry.name, entry.record] for entry in [*earlier, *sets]}
+    kept.write_text(
+        json.dumps({"model": measured, "results": list(found.values())}, indent=2) + "\n", encoding="utf-8"
+    )
 
 
-def _read_sets(path: Path, folder: Path) -> list[_Set]:
+def add_kept_results(folder: str | Path, card_path: Path) -> None:
+    """
+    Adds to a card what [`add_results`] has added to that of a folder before. Nothing, where weights or image processor
+    beside the card are others than those that were evaluated.
+
+    Args:
+        folder (`str` or `Path`): Of the run.
+        card_path (`Path`): The card, which [`render_card`] has just written, in a folder with the model.
+
+    Raises:
+        ValueError: What was kept is damaged.
+    """
+    kept = Path(folder, KEPT_FILE)
+    if kept.is_file():
+        sets = _read_kept(kept, load_face_model(str(card_path.parent)).describe())
+        _with_sets(ModelCard.load(card_path), sets).save(card_path)
+
+
+def _read_kept(path: Path, model: Mapping[str, Any]) -> list[_Set]:
+    """What was added before, where it is of this model."""
+    if not path.is_file():
+        return []
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        sets = [_Set(name, record) for name, record in content["results"]]
+        is_same = all(content["model"][name] == model[name] for name in _IDENTIFYING)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}); delete it, and add the results to the card again") from error
+    return sets if is_same else []
+
+
+def _read_sets(path: Path, folder: Path) -> tuple[dict[str, Any], list[_Set]]:
+    """What the model that was evaluated is known by, and the results by set."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; `run_verification` writes it into its output folder")
     try:
@@ -158,17 +201,14 @@ def _read_sets(path: Path, folder: Path) -> list[_Set]:
         raise ValueError(f"{path} is not the `results.json` of `run_verification`; give that") from error
     if not found:
         raise ValueError(f"{path} has no results; evaluate this model and give its `results.json`")
-    return found
+    return {name: record["model"][name] for name in _IDENTIFYING}, found
 
 
 def _check_model(model: Mapping[str, Any], path: Path, folder: Path) -> None:
     if "features" in model:
         raise ValueError(f"{path} has the results of stored features, and nothing says which weights made them")
     own = load_face_model(str(folder)).describe()
-    for key, what in (
-        ("weights_sha256", "other weights than those"),
-        ("processor", "another image processor than that"),
-    ):
+    for key, what in _IDENTIFYING.items():
         if model[key] != own[key]:
             raise ValueError(
                 f"{path} has the results of {what} of {folder}; evaluate this model and give its `results.json`"

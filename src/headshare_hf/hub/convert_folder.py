@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,11 +168,11 @@ def _labels(options: ConversionOptions, num_labels: int) -> dict:
     if options.labels is None:
         return {}
     try:
-        lines = Path(options.labels).expanduser().read_text(encoding="utf-8").splitlines()
+        lines = Path(options.labels).expanduser().read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{options.labels} is no text in UTF-8: {error}") from error
     names = [line.strip() for line in lines]
-    repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if "" in names or repeated:
         raise ValueError(f"{options.labels} has {'an empty line' if '' in names else f'{repeated[0]!r} twice'}")
     if len(names) != num_labels:
@@ -189,6 +190,8 @@ def _load_centers(model: HeadShareForImageClassification, centers: torch.Tensor)
 def _check_target(out: Path, overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"{out} is a file; give a folder")
+    if out.resolve() == Path.cwd():
+        raise ValueError(f"{out} is the current folder, which cannot be put in place as a whole; give one in it")
     if not overwrite and _names(out):
         raise FileExistsError(f"{out} is not empty; give another folder, or `overwrite` for an earlier conversion")
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import timm
+from transformers.image_utils import PILImageResampling
 
 from ..models import HeadShareConfig, HeadShareImageProcessor
 from ..models.backbones import TIMM_PREFIX
@@ -41,7 +42,7 @@ def image_processor_of(
     """
     if (mean is None) != (std is None):
         raise ValueError("only one of `mean` and `std` is given; give both or none")
-    known_mean, known_std, origin = _statistics(config.backbone)
+    known_mean, known_std, resample, origin = _statistics(config.backbone)
     chosen_mean, chosen_std = list(mean or known_mean), list(std or known_std)
     if not len(chosen_mean) == len(chosen_std) == config.num_channels:
         raise ValueError(
@@ -54,29 +55,31 @@ def image_processor_of(
         "image_mean": chosen_mean,
         "image_std": chosen_std,
         "channel_order": channel_order,
+        "resample": resample,
     }
     described = "as given" if mean is not None else f"those of {origin}"
     values = f"mean {[round(value, 4) for value in chosen_mean]} and std {[round(value, 4) for value in chosen_std]}"
-    return HeadShareImageProcessor(
-        **settings
-    ), f"image processor: {sides[0]}x{sides[1]}, {channel_order}, {values}, {described}"
+    size = f"{sides[0]}x{sides[1]}, {resample.name.lower()}"
+    processor = HeadShareImageProcessor(**settings)
+    return processor, f"image processor: {size}, {channel_order}, {values}, {described}"
 
 
-def _statistics(backbone: str) -> tuple[list[float], list[float], str]:
+def _statistics(backbone: str) -> tuple[list[float], list[float], PILImageResampling, str]:
+    """Mean, deviation, interpolation, and where they come from."""
+    own = HeadShareImageProcessor
     if backbone.startswith(TIMM_PREFIX):
         settings = _timm_settings(backbone)
-        return (
-            list(settings.mean),
-            list(settings.std),
-            f"timm's {backbone.removeprefix(TIMM_PREFIX)}, without its crop",
-        )
+        origin = f"timm's {backbone.removeprefix(TIMM_PREFIX)}, without its crop"
+        # timm evaluates in bilinear interpolation where it draws one at random in training.
+        resample = getattr(PILImageResampling, settings.interpolation.upper(), PILImageResampling.BILINEAR)
+        return list(settings.mean), list(settings.std), resample, origin
     if backbone == _PAPER:
         # (x - 127.5) / 128
-        return [0.5] * 3, [128 / 255] * 3, "Xiaoccer/MobileFaceNet_Pytorch"
+        return [0.5] * 3, [128 / 255] * 3, own.resample, "Xiaoccer/MobileFaceNet_Pytorch"
     if backbone.startswith(_FACES):
-        return [0.5] * 3, [0.5] * 3, "insightface"
-    own = HeadShareImageProcessor
-    return list(own.image_mean), list(own.image_std), "CIFAR-100, as in HeadSharingKD and RepDistiller"
+        return [0.5] * 3, [0.5] * 3, own.resample, "insightface"
+    origin = "CIFAR-100, as in HeadSharingKD and RepDistiller"
+    return list(own.image_mean), list(own.image_std), own.resample, origin
 
 
 def _timm_settings(backbone: str) -> timm.models.PretrainedCfg:

@@ -107,9 +107,8 @@ def export_onnx(
     >>> record.differences["logits"]["max_abs_difference"]
     ```
     """
-    onnx, *_ = require("ONNX export", "onnx", "onnxruntime", "onnxscript")
+    onnx = check_can_export(opset)
     path = check_suffix(path, ".onnx")
-    _check_opset(opset, onnx.defs.onnx_opset_version())
     chosen = exported_part(model, embeddings_only)
     _check_bytes(chosen)
     network = ExportNetwork(chosen)
@@ -211,11 +210,25 @@ def _to_onnx(network: ExportNetwork, image_size: tuple[int, int], opset: int) ->
     return content
 
 
-def _check_opset(opset: int, newest: int) -> None:
+def check_can_export(opset: int) -> Any:
+    """
+    Args:
+        opset (`int`): Version of ONNX's operators.
+
+    Returns:
+        The package `onnx`.
+
+    Raises:
+        ImportError: onnx, onnxruntime or onnxscript is missing.
+        ValueError: They do not know `opset`.
+    """
+    onnx, *_ = require("ONNX export", "onnx", "onnxruntime", "onnxscript")
+    newest = onnx.defs.onnx_opset_version()
     if not DEFAULT_OPSET <= opset <= newest:
         raise ValueError(
             f"`opset` is {opset}; torch's exporter and this version of onnx allow {DEFAULT_OPSET} to {newest}"
         )
+    return onnx
 
 
 def _check_bytes(model: nn.Module) -> None:

@@ -79,7 +79,8 @@ def _batches(images: Dataset, batch_size: int) -> Iterator[dict[str, torch.Tenso
 
 def evenly_spread(length: int, count: int) -> list[int]:
     """At most `count` of `length` rows from first to last, so that a set that is sorted by class gives every class."""
-    return torch.linspace(0, length - 1, min(length, count)).round().long().tolist()
+    # float32 cannot count beyond 2^24, and there are sets with more images of faces.
+    return torch.linspace(0, length - 1, min(length, count), dtype=torch.float64).round().long().tolist()
 
 
 class NoiseImages(Dataset):

@@ -11,7 +11,8 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
 
-from ..data import ImageClassificationDataset, VerificationSet, load_images, load_verification_set
+from ..data import ImageClassificationDataset, load_splits, load_verification_set
+from ..data.input_adapter import input_statistics
 from ..data.pixels import working_size
 from ..evaluation import Verifier
 from ..evaluation.face_model import load_image_processor
@@ -19,10 +20,10 @@ from ..models import HeadShareConfig, HeadShareForImageClassification, HeadShare
 from ..models.configuration_headshare import has_placeholder_labels
 from ..models.damaged_files import damage_named
 from ..models.hub_cache import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, cached_commit, explained
-from .export import DEFAULT_OPSET, export_onnx, export_program
+from .export import DEFAULT_OPSET, check_can_export, export_onnx, export_program
 from .latency import LatencyEntry, latency_table
 from .onnx_model import OnnxModel
-from .quantization import MODES, QuantizationRecord, quantize_onnx
+from .quantization import MODES, quantize_onnx
 from .revisions import split_revision
 
 
@@ -43,7 +44,8 @@ class ExportOptions:
         opset (`int`, *optional*, defaults to 18): Version of ONNX's operators.
         torch_export (`bool`, *optional*, defaults to `False`): Also write `model.pt2`.
         quantize (`str`, *optional*): `"dynamic"` or `"static"`: also write `model.int8.onnx`.
-        data (`str`, *optional*): Images with labels to measure the cost of 8 bits on, see [`load_images`].
+        data (`str`, *optional*): Images with labels to measure the cost of 8 bits on, see [`load_splits`].
+        image_column, label_column, config_name (`str`, *optional*): Of `data`, as there.
         split (`str`, *optional*, defaults to `"test"`): Which split of `data`.
         calibration_split (`str`, *optional*, defaults to `"train"`):
             Which split of `data` static quantization takes its ranges from.
@@ -68,6 +70,9 @@ class ExportOptions:
     torch_export: bool = False
     quantize: str | None = None
     data: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    config_name: str | None = None
     split: str = "test"
     calibration_split: str = "train"
     pairs: str | None = None
@@ -89,6 +94,13 @@ class ExportOptions:
         if self.data is not None and self.embeddings_only:
             raise ValueError(
                 "`data` measures the accuracy of the classifier, which `embeddings_only` leaves out; give `pairs`"
+            )
+        columns = [name for name in ("image_column", "label_column", "config_name") if getattr(self, name) is not None]
+        if self.data is None and columns:
+            raise ValueError(f"`{columns[0]}` has no effect without `data`; leave it out")
+        if self.repeats < 1 or not self.batch_sizes or min(self.batch_sizes) < 1:
+            raise ValueError(
+                f"`batch_sizes` are {list(self.batch_sizes)} and `repeats` {self.repeats}; numbers from 1 on are allowed"
             )
         if self.pairs is None and not self.flip:
             raise ValueError("`flip` has no effect without `pairs`; leave it out")
@@ -120,6 +132,9 @@ def run_export(options: ExportOptions) -> dict[str, Any]:
     entries = {}
     if options.teacher is not None:
         entries["teacher, torch"], embeddings = _teacher_entry(options.teacher, embeddings)
+    images = None if options.quantize is None else _images(options, model, processor)
+    check_can_export(options.opset)
+    # Nothing that is known to fail beforehand costs the files of an earlier export.
     _clear(options.output)
     path = options.output / _ONNX
     record: dict[str, Any] = {"model": options.model, "revision": options.revision}
@@ -127,15 +142,20 @@ def run_export(options: ExportOptions) -> dict[str, Any]:
     record["onnx"] = export_onnx(model, path, opset=options.opset, **part).to_dict()
     if options.torch_export:
         record["torch_export"] = export_program(model, options.output / _PROGRAM, **part).to_dict()
-    if options.quantize is not None:
-        record["int8"] = _quantize(options, path, model, processor).to_dict()
+    if images is not None:
+        record["int8"] = quantize_onnx(path, options.output / _INT8, mode=str(options.quantize), **images).to_dict()
+    _write_record(options, record)
     entries |= _student_entries(options, model, processor, embeddings)
     measured = "embeddings, without classifiers" if embeddings else "logits, with classifiers"
     table = latency_table(entries, options.batch_sizes, repeats=options.repeats, measured=measured)
     record["latency"] = table.to_dict()
-    (options.output / _RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    _write_record(options, record)
     (options.output / _TABLE).write_text(table.to_markdown(), encoding="utf-8")
     return record
+
+
+def _write_record(options: ExportOptions, record: dict[str, Any]) -> None:
+    (options.output / _RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def _load(options: ExportOptions) -> tuple[nn.Module, Any]:
@@ -154,34 +174,33 @@ def _load(options: ExportOptions) -> tuple[nn.Module, Any]:
     return kind.from_pretrained(name, revision=revision, dtype=torch.float32), processor
 
 
-def _quantize(options: ExportOptions, path: Path, model: Any, processor: Any) -> QuantizationRecord:
+def _images(options: ExportOptions, model: Any, processor: Any) -> dict[str, Any]:
+    """What [`quantize_onnx`] takes its ranges from and measures its cost on."""
     pairs = None if options.pairs is None else load_verification_set(options.pairs)
     evaluation: Dataset | None = None if pairs is None else pairs.dataset(processor)
+    calibration: Dataset | None = evaluation
     if options.data is not None:
-        evaluation = _labeled(options.data, options.split, model, processor)
-    calibration = _calibration(options, pairs, model, processor) if options.quantize == "static" else None
-    return quantize_onnx(
-        path,
-        options.output / _INT8,
-        mode=str(options.quantize),
-        calibration=calibration,
-        evaluation=evaluation,
-        verifier=None if pairs is None else Verifier([pairs], processor, flip=options.flip),
-    )
+        *others, evaluation = _labeled(options, options.data, model, processor)
+        calibration = others[0] if others else None
+    return {
+        "calibration": calibration if options.quantize == "static" else None,
+        "evaluation": evaluation,
+        "verifier": None if pairs is None else Verifier([pairs], processor, flip=options.flip),
+    }
 
 
-def _calibration(options: ExportOptions, pairs: VerificationSet | None, model: Any, processor: Any) -> Dataset:
-    if options.data is not None:
-        return _labeled(options.data, options.calibration_split, model, processor)
-    assert pairs is not None
-    return pairs.dataset(processor)
-
-
-def _labeled(data: str, split: str, model: Any, processor: Any) -> ImageClassificationDataset:
+def _labeled(options: ExportOptions, data: str, model: Any, processor: Any) -> list[ImageClassificationDataset]:
+    """The splits of `data` that are asked for, with one label map."""
     if not isinstance(model, HeadShareForImageClassification):
         raise ValueError(f"the model has no classifier whose accuracy `data` ({data}) could measure; give `pairs`")
-    images = ImageClassificationDataset(load_images(data, split), processor)
-    config: Any = model.config
+    names = [options.calibration_split, options.split] if options.quantize == "static" else [options.split]
+    columns = {name: getattr(options, name) for name in ("image_column", "label_column", "config_name")}
+    splits = [ImageClassificationDataset(split, processor) for split in load_splits(data, names, **columns)]
+    _check_classes(splits[0], data, model.config)
+    return splits
+
+
+def _check_classes(images: ImageClassificationDataset, data: str, config: Any) -> None:
     if images.num_classes != config.num_labels:
         raise ValueError(
             f"{data} has {images.num_classes} classes and the model {config.num_labels}; give the data set that it was "
@@ -194,7 +213,6 @@ def _labeled(data: str, split: str, model: Any, processor: Any) -> ImageClassifi
                     f"class {index} is {name!r} in {data} and {config.id2label[index]!r} in the model; give the data set "
                     "that it was trained for"
                 )
-    return images
 
 
 def _clear(output: Path) -> None:
@@ -227,7 +245,14 @@ def _teacher_entry(teacher: str, embeddings: bool) -> tuple[LatencyEntry, bool]:
     kind: Any = AutoModel if embeddings else AutoModelForImageClassification
     with damage_named(name, options), explained(name, options, WEIGHTS_FILE, INDEX_FILE):
         model = kind.from_pretrained(name, dtype=torch.float32, **options)
-    return LatencyEntry(model.eval(), working_size(processor), len(processor.image_mean)), embeddings
+    # As the trainer reads them, of any image processor.
+    statistics = input_statistics(processor, model)
+    if statistics is None or statistics.size is None:
+        raise ValueError(
+            f"the image processor of the teacher {teacher}, a {type(processor).__name__}, does not say which size and which "
+            "statistics images have; leave `teacher` out"
+        )
+    return LatencyEntry(model.eval(), statistics.size, len(statistics.mean)), embeddings
 
 
 def render_export(record: dict[str, Any], latency: str) -> str:

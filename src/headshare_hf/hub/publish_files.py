@@ -56,9 +56,12 @@ def select_files(folder: str | Path) -> dict[str, Path]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); save it again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged (it holds a {type(content).__name__}, no object); save it again")
+    return content
 
 
 def _check_card(path: Path) -> None:
@@ -80,7 +83,7 @@ def _weights(folder: Path, config: dict[str, Any]) -> list[str]:
     if (folder / WEIGHTS_FILE).is_file():
         found = [WEIGHTS_FILE]
     elif (folder / INDEX_FILE).is_file():
-        found = sorted(set(_read_json(folder / INDEX_FILE)["weight_map"].values()))
+        found = _shards(folder / INDEX_FILE)
     else:
         raise ValueError(f"{folder} has no weights ({WEIGHTS_FILE}); save the model with `save_pretrained`")
     tensors = {name for file in found for name in _tensor_names(folder / file)}
@@ -91,6 +94,17 @@ def _weights(folder: Path, config: dict[str, Any]) -> list[str]:
     if is_classifier and "classifier.weight" not in tensors:
         raise ValueError(f"{folder} has no {CENTERS_FILE}, the classifier; save the model with `save_pretrained`")
     return [*found, *centers, *([] if WEIGHTS_FILE in found else [INDEX_FILE])]
+
+
+def _shards(index: Path) -> list[str]:
+    places = _read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not places or not all(_is_file_name(name) for name in places.values()):
+        raise ValueError(f"{index} is damaged (it has no `weight_map`); save the model again")
+    return sorted(set(places.values()))
+
+
+def _is_file_name(name: Any) -> bool:
+    return isinstance(name, str) and Path(name).name == name
 
 
 def _tensor_names(path: Path) -> set[str]:
@@ -106,10 +120,16 @@ def _tensor_names(path: Path) -> set[str]:
 
 def _references(content: dict[str, Any]) -> list[str]:
     """What `auto_map` refers to in the folder itself; `repository--module.Class` is code of another one."""
-    values = content.get("auto_map", {}).values()
-    # An image processor may have one class a backend.
-    several = [list(value.values()) if isinstance(value, dict) else [value] for value in values]
-    return [reference for group in several for reference in group if "--" not in reference]
+    places = content.get("auto_map") or {}
+    values = places.values() if isinstance(places, dict) else []
+    # An image processor may have one class a backend, or a list of them with gaps.
+    several = [
+        list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        for value in values
+    ]
+    return [
+        reference for group in several for reference in group if isinstance(reference, str) and "--" not in reference
+    ]
 
 
 def _code(folder: Path, config: dict[str, Any], processor: dict[str, Any]) -> list[str]:
