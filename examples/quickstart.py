@@ -17,15 +17,13 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
-from datasets import load_dataset
-from PIL import Image
 from transformers.utils import logging
 
 from headshare_hf import HeadShareForImageClassification, HeadShareImageProcessor
 from headshare_hf.evaluation import plot_accuracy_bars, plot_training_curves
 from headshare_hf.trainer import METHODS, last_checkpoint
 from headshare_hf.trainer.card import write_card
-from headshare_hf.trainer.recipe import run_recipe
+from headshare_hf.trainer.recipe import build_data, run_recipe
 from headshare_hf.trainer.recipe_arguments import parse_recipe
 from headshare_hf.trainer.recipe_sections import ModelArguments, Recipe, StudentHeadArguments
 
@@ -63,17 +61,17 @@ def learning_curve(folder: str) -> list[tuple[float, float]]:
     return [(row["epoch"], row["eval_accuracy"]) for row in history if "eval_accuracy" in row]
 
 
-def classify_three(folder: str, data: str) -> None:
-    """Reloads a published student and shows what it says about three test images."""
+def classify_three(folder: str, recipe: Recipe) -> None:
+    """Reloads a published student and shows what it says about three images that it was evaluated on."""
     model = HeadShareForImageClassification.from_pretrained(folder).eval()
     processor = HeadShareImageProcessor.from_pretrained(folder)
-    test = load_dataset(data, split="test")
-    for row in (0, 1, 2):
-        image: Image.Image = test[row]["image"].convert("RGB")
+    images = build_data(recipe.data, recipe.training.seed).evaluation
+    assert images is not None
+    for row, (number, image) in enumerate(zip(images.labels[:3].tolist(), images.pictures(range(3)), strict=True)):
         with torch.no_grad():
             probabilities = model(**processor(image, return_tensors="pt")).logits.softmax(dim=1)[0]
         best = int(probabilities.argmax())
-        truth = test.features["label"].int2str(test[row]["label"])
+        truth = images.label_names[number]
         print(f"  image {row}: {model.config.id2label[best]} ({probabilities[best]:.0%}), truth: {truth}")
 
 
@@ -123,7 +121,7 @@ def main() -> None:
     best = max((name for name in table if name != "teacher"), key=lambda name: mean(table[name]))
     print(f"{time.monotonic() - started:.0f} s")
     print(f"\nThe best student ({best}) is in {folders[best]}, with its model card. Reloaded, it says:")
-    classify_three(folders[best], recipe.data.name)
+    classify_three(folders[best], recipe)
 
 
 if __name__ == "__main__":

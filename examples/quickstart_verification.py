@@ -24,9 +24,11 @@ from transformers.utils import logging
 
 from headshare_hf import HeadShareModel
 from headshare_hf.data import VerificationSet, shared_identities, write_verification_bin
+from headshare_hf.data.verification_bin import check_bin_folds
 from headshare_hf.evaluation import Roc, VerificationResult, Verifier, plot_det, plot_roc
 from headshare_hf.evaluation.run import run_verification
 from headshare_hf.evaluation.run_options import VerificationOptions
+from headshare_hf.evaluation.thresholds import check_can_calibrate
 from headshare_hf.trainer import METHODS
 from headshare_hf.trainer.card import write_card
 from headshare_hf.trainer.recipe import build_data, run_recipe
@@ -103,6 +105,9 @@ def load_pairs(recipe: Recipe) -> Verifier:
                 f"{len(shared)} classes of {pairs.name} are trained on, e.g. {shared[0]}; hold them out with "
                 "`data.held_out_classes`"
             )
+    # The last step calibrates on the first set, which hours of training should not be spent to find impossible.
+    check_can_calibrate(data.verifier.sets[0])
+    check_bin_folds(data.verifier.sets[0])
     return data.verifier
 
 

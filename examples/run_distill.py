@@ -26,8 +26,8 @@ def main(arguments: list[str]) -> None:
         raise SystemExit("the recipe has neither a section `teacher` nor `sh_kd`; use examples/run_train.py")
     trainer, results = run_recipe(recipe)
     if trainer.is_world_process_zero():
-        write_card(trainer, recipe, results)
         print(json.dumps(results, indent=2))
+        write_card(trainer, recipe, results)
     if recipe.training.push_to_hub:
         trainer.push_to_hub()
     trainer.accelerator.end_training()

@@ -27,8 +27,8 @@ def main(arguments: list[str]) -> None:
         raise SystemExit("this script trains on labels alone; use examples/run_distill.py for methods with a teacher")
     trainer, results = run_recipe(recipe)
     if trainer.is_world_process_zero():
-        write_card(trainer, recipe, results)
         print(json.dumps(results, indent=2))
+        write_card(trainer, recipe, results)
     if recipe.training.push_to_hub:
         trainer.push_to_hub()
     trainer.accelerator.end_training()

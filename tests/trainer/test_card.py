@@ -6,17 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from huggingface_hub import ModelCard
 from PIL import Image
-from toys import ToyImages, arguments, resnet
+from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, resize
+from toys import ToyImages, arguments, resnet, vit
+from transformers import ViTImageProcessor
 
 from headshare_hf import DistillationTrainer, HeadShareImageProcessor
 from headshare_hf.data import VerificationSet
 from headshare_hf.evaluation import Verifier
 from headshare_hf.hub import CardDataset, render_card
-from headshare_hf.trainer import run_or_reuse
+from headshare_hf.trainer import publish_run, run_or_reuse
 from headshare_hf.trainer.card import card_dataset, describe_run, describe_schedule, evaluated_split, write_card
-from headshare_hf.trainer.recipe import run_recipe
+from headshare_hf.trainer.recipe import build_data, run_recipe
 from headshare_hf.trainer.recipe_arguments import build_recipe
 from headshare_hf.trainer.recipe_sections import DataArguments
 from headshare_hf.trainer.training_record import training_record
@@ -313,3 +316,111 @@ def test_an_unknown_subject_is_refused_before_training():
     sections = {"student": {"backbone": "resnet8"}, "data": {"name": "a"}, "training": {"use_cpu": True}}
     with pytest.raises(ValueError, match="`verification.subject` is 'cats'; allowed: faces, characters"):
         build_recipe({**sections, "verification": {"subject": "cats"}})
+
+
+SECTIONS = {"student": {"backbone": "resnet8"}, "data": {"name": "a"}, "training": {"use_cpu": True}}
+
+
+@pytest.mark.parametrize(
+    "section, fields, message",
+    [
+        ("data", {"weights_license": "Apache-2.0"}, "`data.weights_license` is 'Apache-2.0'; expected an identifier"),
+        ("data", {"weights_license": "other"}, "`data.weights_license_name` is missing for license 'other'"),
+        ("data", {"weights_license_link": "https://x.org"}, "`data.weights_license_link` has no place beside"),
+        ("data", {"title": "Digits | letters"}, r"`data.title` is .*; it must be one line without '\|'"),
+        ("data", {"license": ""}, "`data.license` is ''; a model card needs it"),
+        ("data", {"image_size": 224, "resize": 200}, "`data.resize` is 200, out of which `image_size` 224 cannot be cut"),
+        ("verification", {"preparation": "one\ntwo"}, "`verification.preparation` is .* must be one line"),
+    ],
+)  # fmt: skip
+def test_what_a_card_cannot_say_is_refused_when_the_recipe_is_read(section, fields, message):
+    with pytest.raises(ValueError, match=message):
+        build_recipe({**SECTIONS, section: {**SECTIONS.get(section, {}), **fields}})
+
+
+@pytest.mark.parametrize(
+    "sections, message",
+    [
+        (
+            {"data": {"name": "a", "license": "non-commercial research"}, "verification": {"preparation": "aligned"}},
+            "`data.weights_license` is 'apache-2.0', but the data are for non-commercial use",
+        ),
+        (
+            {"data": {"name": "a", "eval_split": None}, "training": {"use_cpu": True, "push_to_hub": True}},
+            "`push_to_hub` needs a model card, and nothing is evaluated",
+        ),
+        (
+            {"training": {"use_cpu": True, "resume_from_checkpoint": "x"}},
+            "`training.resume_from_checkpoint` has no effect: the same command goes on",
+        ),
+        ({"training": {"use_cpu": True, "do_predict": True}}, "`training.do_predict` has no effect"),
+    ],
+)
+def test_what_would_show_only_after_the_training_is_refused_before(sections, message):
+    with pytest.raises(ValueError, match=message):
+        run_recipe(build_recipe({**SECTIONS, **sections}))
+
+
+def test_a_run_that_evaluates_nothing_has_no_card(drawings, tmp_path):
+    sections = {
+        "student": {"backbone": "resnet8"},
+        "data": {"name": str(drawings), "eval_split": None, "image_size": 16},
+        "training": {"output_dir": str(tmp_path), "max_steps": 1, "use_cpu": True, "report_to": "none"},
+    }
+    recipe = build_recipe(sections)
+    trainer, results = run_recipe(recipe)
+    write_card(trainer, recipe, results)
+    assert (tmp_path / "model.safetensors").is_file() and not (tmp_path / "README.md").exists()
+
+
+def test_another_license_has_name_and_link(drawings, tmp_path):
+    named = {"weights_license": "other", "weights_license_name": "ours", "weights_license_link": "https://x.org"}
+    sections = {
+        "student": {"backbone": "resnet8"},
+        "data": {"name": str(drawings), "image_size": 12, "resize": 16, **named},
+        "training": {"output_dir": str(tmp_path), "max_steps": 1, "use_cpu": True, "report_to": "none"},
+    }
+    recipe = build_recipe(sections)
+    trainer, results = run_recipe(recipe)
+    assert trainer.train_dataset.unaugmented([0]).shape == (1, 3, 12, 12)
+    write_card(trainer, recipe, results)
+    card = ModelCard.load(tmp_path / "README.md")
+    assert (card.data.license, card.data.license_name, card.data.license_link) == ("other", "ours", "https://x.org")
+    assert "12 × 12" in card.text or "12x12" in card.text
+
+
+def test_resized_images_are_those_of_torchvision(drawings):
+    """The usual preparation for ImageNet: the shorter edge, then the center."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    data = DataArguments(name=str(drawings), image_size=24, resize=28, mean=[0.0] * 3, std=[1.0] * 3)
+    processor = build_data(data, 0).processor
+    expected = center_crop(resize(pil_to_tensor(image), [28], antialias=True), [24, 24])
+    found = processor(image, return_tensors="pt", do_rescale=False)["pixel_values"][0]
+    assert torch.equal(found.to(torch.uint8), expected)
+
+
+def test_a_transformers_student_with_its_own_processor_has_a_card(tmp_path):
+    processor = ViTImageProcessor(size={"height": 16, "width": 16}, image_mean=[0.5] * 3, image_std=[0.25] * 3)
+    trainer = DistillationTrainer(
+        vit(), arguments(tmp_path, **SHORT), train_dataset=ToyImages(), eval_dataset=ToyImages(16),
+        processing_class=processor,
+    )  # fmt: skip
+    trainer.train()
+    dataset = CardDataset("Colors", "local/colors", "MIT", {"train": 48, "test": 16})
+    card = describe_run(trainer, dataset, trainer.evaluate())
+    assert card.model.image_size == (16, 16) and card.model.channel_order == "rgb"
+    assert card.model.image_std == (0.25,) * 3 and card.training.wall_seconds == trainer.train_seconds > 0
+    trainer.card = card
+    trainer.create_model_card()
+    assert "0.25" in (tmp_path / "README.md").read_text()
+
+
+def test_what_a_folder_lacks_is_said_with_its_remedy_in_python(tmp_path):
+    trainer = _trainer(tmp_path / "saved")
+    trainer.train()
+    trainer.save_model()
+    with pytest.raises(ValueError, match="is not finished; .* in Python `run_or_reuse`"):
+        publish_run(tmp_path / "saved", "someone/model")
+    run_or_reuse(_trainer(tmp_path / "finished"))
+    with pytest.raises(ValueError, match=r"set `trainer.card = describe_run\(trainer, dataset, results\)`"):
+        publish_run(tmp_path / "finished", "someone/model")

@@ -1,11 +1,12 @@
 """What is refused before the first step, with the message that says what to do."""
 
+import copy
 import re
 
 import pytest
 import torch
-from toys import ToyImages, arguments, assert_same, resnet, snapshot, vit
-from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher
+from toys import ToyImages, arguments, assert_same, losses, resnet, snapshot, vit
+from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher, TrainingArguments
 
 from headshare_hf import DistillationTrainer, HeadShareModel, StudentHeadStages
 from headshare_hf.data.input_adapter import InputAdapter
@@ -42,7 +43,11 @@ def test_a_processor_that_only_imitates_bfloat16_is_named(native, bf16, told, tm
         ({"eval_teacher_head_weight": 2.0}, "`eval_teacher_head_weight` is 2.0"),
         ({"lr_decay_epochs": [1], "max_steps": 5}, "cannot be combined with `max_steps`"),
         ({"lr_decay_rate": 0.0}, "`lr_decay_rate` is 0.0"),
-        ({"label_smoothing_factor": 0.1}, "`label_smoothing_factor` has no effect"),
+        ({"label_smoothing_factor": 1.0}, r"`label_smoothing_factor` is 1.0; it must be in \[0, 1\)"),
+        (
+            {"method": "inherited", "ce_weight": 0.0, "kd_weight": 1.0, "label_smoothing_factor": 0.1},
+            "`label_smoothing_factor` has no effect without a cross-entropy",
+        ),
         ({"lr_decay_epochs": [1], "warmup_steps": 5}, "leave out `warmup_steps`"),
     ],
 )
@@ -145,6 +150,47 @@ def test_student_and_teacher_must_fit(model, teacher, fields, message, tmp_path)
 def test_options_of_transformers_without_effect_are_refused(tmp_path):
     with pytest.raises(ValueError, match="`compute_loss_func` has no effect"):
         DistillationTrainer(resnet(), arguments(tmp_path), compute_loss_func=lambda *args: None)
+    with pytest.raises(ValueError, match="`model_init` and `hyperparameter_search` are not supported"):
+        DistillationTrainer(None, arguments(tmp_path), model_init=resnet)
+    with pytest.raises(ValueError, match="`args` is a TrainingArguments; use DistillationConfig"):
+        DistillationTrainer(resnet(), TrainingArguments(output_dir=str(tmp_path), use_cpu=True))
+
+
+def test_parameters_without_a_gradient_are_looked_for_in_students_of_others(tmp_path):
+    for student, expected in ((resnet(), False), (vit(), None)):
+        args = arguments(tmp_path / type(student).__name__)
+        DistillationTrainer(student, args, train_dataset=ToyImages())
+        assert args.ddp_find_unused_parameters is expected
+    args = arguments(tmp_path / "asked", ddp_find_unused_parameters=True)
+    DistillationTrainer(resnet(), args, train_dataset=ToyImages())
+    assert args.ddp_find_unused_parameters is True
+
+
+def test_smoothed_labels_are_for_linear_classifiers_with_logits(tmp_path):
+    message = "`label_smoothing_factor` is for linear classifiers whose logits are computed"
+    fields = {"label_smoothing_factor": 0.1}
+    with pytest.raises(ValueError, match=message):
+        DistillationTrainer(resnet(head_type="arcface"), arguments(tmp_path, **fields))
+    with pytest.raises(ValueError, match=message):
+        DistillationTrainer(resnet(), arguments(tmp_path, chunked_losses=True, **fields))
+
+
+def test_labels_are_smoothed_and_the_run_is_another_one(tmp_path):
+    found = {}
+    for smoothing in (0.0, 0.25):
+        args = arguments(tmp_path / str(smoothing), method="plain", max_steps=1, label_smoothing_factor=smoothing)
+        student = resnet(seed=1)
+        trainer = DistillationTrainer(student, args, train_dataset=ToyImages(16))
+        images, labels = trainer.train_dataset.images, trainer.train_dataset.labels
+        student.train()
+        with torch.no_grad():
+            logits = copy.deepcopy(student)(images).logits
+        expected = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        trainer.train()
+        found[smoothing] = losses(trainer)[0]
+        assert found[smoothing] == pytest.approx(float(expected), rel=1e-4)
+        assert trainer.identity.get("label_smoothing_factor") == (str(smoothing) if smoothing else None)
+    assert found[0.0] != found[0.25]
 
 
 def test_stages_with_options_of_no_use_are_refused():

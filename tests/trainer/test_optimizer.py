@@ -175,3 +175,31 @@ def test_a_fused_step_of_a_divided_head_counts_where_the_head_is(fused, device):
     # The meta device stands for a GPU.
     _move_counts(optimizer, weight, torch.device("meta"))
     assert optimizer.state[weight]["step"].device.type == device
+
+
+def test_an_optimizer_of_the_caller_has_to_hold_what_the_trainer_has_made(tmp_path):
+    def trainer(method, student, **given):
+        args = arguments(tmp_path / method, method=method, max_steps=1, **given)
+        optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
+        teacher = resnet("resnet8x4", seed=2)
+        return DistillationTrainer(
+            student, args, teacher=teacher, train_dataset=ToyImages(16), optimizers=(optimizer, None)
+        )
+
+    with pytest.raises(ValueError, match="`optimizers` does not hold projector.* pass `optimizer_cls_and_kwargs`"):
+        trainer("th_kd", resnet(), projector="linear")
+    student = resnet(seed=1)
+    before = student.classifier.weight.clone()
+    trainer("kd", student).train()
+    assert not torch.equal(before, student.classifier.weight)
+
+
+def test_an_optimizer_of_another_class_trains_the_projector_too(tmp_path):
+    args = arguments(tmp_path, method="th_kd", projector="linear", max_steps=1)
+    trainer = DistillationTrainer(
+        resnet(), args, teacher=resnet("resnet8x4", seed=2), train_dataset=ToyImages(16),
+        optimizer_cls_and_kwargs=(torch.optim.RAdam, {"lr": 0.01}),
+    )  # fmt: skip
+    before = trainer.model.projector.weight.clone()
+    trainer.train()
+    assert not torch.equal(before, trainer.model.projector.weight)

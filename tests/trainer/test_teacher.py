@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from toys import ToyImages, arguments, resnet, vit
 
 from headshare_hf import DistillationTrainer, HeadShareImageProcessor
+from headshare_hf.models import CosineHead
 from headshare_hf.trainer import load_teacher
 from headshare_hf.trainer.teacher import read_by, teacher_autocast
 
@@ -47,6 +48,31 @@ def test_a_teacher_is_loaded_by_name_with_its_processor(tmp_path):
     trainer.train()
 
 
+def test_a_teacher_in_a_folder_may_come_with_its_processor(tmp_path):
+    teacher = resnet(seed=2)
+    teacher.save_pretrained(tmp_path / "teacher")
+    own = HeadShareImageProcessor(size={"height": 24, "width": 24}, image_mean=[0.1] * 3)
+    args = arguments(tmp_path / "run", method="kd", max_steps=1)
+    trainer = DistillationTrainer(
+        resnet(), args, teacher=tmp_path / "teacher", teacher_processing_class=own,
+        train_dataset=ToyImages(16), processing_class=HeadShareImageProcessor(),
+    )  # fmt: skip
+    adapted = trainer.teacher._adapter(torch.zeros(1, 3, 16, 16))
+    expected = (torch.tensor(HeadShareImageProcessor().image_mean) - 0.1) / torch.tensor(own.image_std)
+    assert adapted.shape[-2:] == (24, 24) and torch.allclose(adapted.mean((0, 2, 3)), expected, atol=1e-5)
+    trainer.train()
+
+
+def test_a_shared_head_may_be_named_by_its_folder(tmp_path):
+    student = resnet(seed=2)
+    student.save_pretrained(tmp_path / "student")
+    for place in (tmp_path / "student", str(tmp_path / "student")):
+        model = resnet(seed=1)
+        DistillationTrainer(model, arguments(tmp_path / "run"), shared_head_from=place)
+        assert torch.equal(model.classifier.weight, student.classifier.weight)
+        assert not model.classifier.weight.requires_grad
+
+
 def test_a_teacher_without_its_head_is_refused(tmp_path):
     vit().save_pretrained(tmp_path)
     HeadShareImageProcessor().save_pretrained(tmp_path)
@@ -76,3 +102,15 @@ def test_gradients_through_a_head_in_half_precision_do_not_underflow(dtype):
         gradients.append(torch.autograd.grad(loss, rows)[0])
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-5, atol=1e-9)
     assert read_by(head, embeddings).dtype == torch.float32
+
+
+def test_a_cosine_head_in_half_precision_gives_the_gradient_of_its_float32_copy():
+    torch.manual_seed(0)
+    head, embeddings = CosineHead(64, 9999, 16.0).half().requires_grad_(False), torch.randn(64, 64)
+    gradients = []
+    for layer in (head, copy.deepcopy(head).float()):
+        rows = embeddings.clone().requires_grad_()
+        loss = -0.02 / 16 * read_by(layer, rows).log_softmax(1)[:, :100].mean()
+        gradients.append(torch.autograd.grad(loss, rows)[0])
+    difference, length = (vector.norm() for vector in (gradients[0] - gradients[1], gradients[1]))
+    assert 0 < length and difference <= 1e-5 * length

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from toys import ToyImages, arguments, resnet
+from transformers import EarlyStoppingCallback
 
 from headshare_hf import DistillationTrainer, HeadShareImageProcessor
 from headshare_hf.data import VerificationSet, write_verification_bin
@@ -63,6 +64,34 @@ def test_every_epoch_is_verified_and_the_results_say_so(pairs, tmp_path):
     assert {"eval_colors_accuracy", "eval_colors_eer"} <= results.keys()
     # Twenty impostor pairs cannot show a FAR of 1e-2.
     assert not any("tar@far" in name for name in results)
+
+
+@pytest.mark.parametrize("images", [None, ToyImages(16, seed=5)])
+def test_the_best_checkpoint_is_chosen_by_pairs(images, pairs, tmp_path):
+    verifier = Verifier([pairs], _processor(), flip=False)
+    args = arguments(
+        tmp_path, num_train_epochs=4, eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True,
+        metric_for_best_model="colors_auc", greater_is_better=True,
+    )  # fmt: skip
+    trainer = DistillationTrainer(
+        resnet(), args, train_dataset=ToyImages(), eval_dataset=images, verifier=verifier,
+        callbacks=[EarlyStoppingCallback(early_stopping_patience=1)],
+    )  # fmt: skip
+    # Each epoch is told what it has reached, so that the second is the best, and the third the last.
+    told = iter([0.5, 0.9, 0.7, 0.8])
+    verify = trainer.verify
+
+    def verified(*args):
+        verify(*args)
+        trainer._verified = (trainer.state.global_step, {"eval_colors_auc": next(told)})
+        return {}
+
+    trainer.verify = verified
+    trainer.train()
+    assert trainer.state.epoch == 3 and trainer.state.best_metric == 0.9
+    assert trainer.state.best_model_checkpoint.endswith("checkpoint-6")
+    # After the training nothing of it is left in an evaluation.
+    assert "eval_colors_auc" not in (trainer.evaluate() if images else {})
 
 
 def test_intervals_are_those_of_the_bootstrap(pairs):

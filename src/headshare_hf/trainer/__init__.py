@@ -1,6 +1,7 @@
 """The trainer and what runs are made of."""
 
 from .callbacks import HeadSimilarityCallback
+from .card import describe_run
 from .config import DistillationConfig
 from .loading import load_classifier, load_teacher
 from .meter import NonFiniteLossError
@@ -22,6 +23,7 @@ __all__ = [
     "RunFolderError",
     "StudentHeadStages",
     "TeacherCacheError",
+    "describe_run",
     "get_method",
     "is_finished",
     "last_checkpoint",

@@ -7,6 +7,8 @@ from accelerate.utils import FullyShardedDataParallelPlugin
 from torch.distributed.fsdp import CPUOffloadPolicy
 from torch.distributed.fsdp.wrap import size_based_auto_wrap_policy
 
+from ..models import HeadShareForImageClassification
+
 
 def wants_fsdp(args: Any) -> bool:
     """Whether `TrainingArguments` or the launcher ask for FSDP."""
@@ -16,6 +18,15 @@ def wants_fsdp(args: Any) -> bool:
 def wants_deepspeed(args: Any) -> bool:
     """Whether `TrainingArguments` or the launcher ask for DeepSpeed."""
     return bool(args.deepspeed) or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+
+
+def resolve_ddp(args: Any, student: Any) -> None:
+    """
+    Decides `ddp_find_unused_parameters` where the user has not: all parameters of this package's students get a gradient, so
+    that DDP need not search the graph at each step. Those of others may not, as a part of CLIP's.
+    """
+    if args.ddp_find_unused_parameters is None and isinstance(student, HeadShareForImageClassification):
+        args.ddp_find_unused_parameters = False
 
 
 def check_backends(trainer: Any) -> None:

@@ -1,5 +1,6 @@
 """The model card of a run, from what the trainer knows of it."""
 
+import logging
 import os
 from collections.abc import Sized
 from pathlib import Path
@@ -11,19 +12,23 @@ import torch
 import transformers
 from torch import nn
 
+from ..data.input_adapter import input_statistics
+from ..evaluation.processes import PRECISIONS
 from ..hub import CardDataset, CardFields, CardMethod, CardModel, CardResult, CardTeacher, CardTraining
 from ..hub.card_fields import LOCAL_DATA
 from ..models import find_classifier
 from . import run_folder
 from .card_pairs import describe_head, describe_verification, slug
 from .config import DistillationConfig
+from .embedder import has_classes
 from .methods import get_method
 from .recipe_sections import DataArguments, Recipe, VerificationArguments
 from .trainer import DistillationTrainer
 from .training_record import hub_id, public_name
 
 
-_PRECISIONS = {"no": "float32", "bf16": "bfloat16 autocast", "fp16": "float16 autocast", "fp8": "float8 autocast"}
+logger = logging.getLogger(__name__)
+
 _METRICS = ("accuracy", "top5_accuracy", "mean_per_class_accuracy")
 
 
@@ -34,6 +39,8 @@ def describe_run(
     eval_split: str | None = "test",
     augmentation: str = "none",
     weights_license: str = "apache-2.0",
+    weights_license_name: str | None = None,
+    weights_license_link: str | None = None,
     subject: str = "faces",
     preparation: str = "",
 ) -> CardFields:
@@ -43,12 +50,13 @@ def describe_run(
     Args:
         trainer ([`DistillationTrainer`]): Its trainer.
         dataset ([`CardDataset`]): The training images.
-        results (`dict[str, Any]`): What [`run_or_reuse`] returned. A card of one run says so in words; means over
+        results (`dict[str, Any]`): What [`run_or_reuse`] or `trainer.evaluate()` returned. A card of one run says so in words; means over
             several seeds are what [`CardResult`] has `num_seeds` for.
         eval_split (`str`, *optional*, defaults to `"test"`): The split that accuracies of classes are of, in
             `dataset.splits`; `None` where there are none.
         augmentation (`str`, *optional*, defaults to `"none"`): Training augmentation, for people.
-        weights_license (`str`, *optional*, defaults to `"apache-2.0"`): License of the weights.
+        weights_license (`str`, *optional*, defaults to `"apache-2.0"`): License of the weights, as the Hub spells it.
+        weights_license_name, weights_license_link (`str`, *optional*): Of a `weights_license` of `"other"`.
         subject (`str`, *optional*, defaults to `"faces"`): With a verifier: what is on its images, one of [`SUBJECTS`].
         preparation (`str`, *optional*): With a verifier: how the images were prepared; its card needs that.
 
@@ -74,6 +82,8 @@ def describe_run(
         results=_results(results, dataset, eval_split),
         training=_training(trainer, results, augmentation),
         license=weights_license,
+        license_name=weights_license_name,
+        license_link=weights_license_link,
         base_model=hub_id(trainer.identity["student"]["start"] or ""),
         verification=None
         if verifier is None
@@ -82,7 +92,13 @@ def describe_run(
 
 
 def write_card(trainer: DistillationTrainer, recipe: Recipe, results: dict[str, Any]) -> None:
-    """Writes `README.md` into the run's folder: the card of what `recipe` trained."""
+    """
+    Writes `README.md` into the run's folder: the card of what `recipe` trained. Without anything that was evaluated there is
+    nothing that a card could say.
+    """
+    if not recipe.evaluates:
+        logger.info("nothing was evaluated, so that there is no model card; set `data.eval_split`")
+        return
     data, verification = recipe.data, recipe.verification or VerificationArguments()
     train, evaluation = cast(Sized, trainer.train_dataset), cast(Sized | None, trainer.eval_dataset)
     trainer.card = describe_run(
@@ -92,6 +108,8 @@ def write_card(trainer: DistillationTrainer, recipe: Recipe, results: dict[str, 
         eval_split=evaluated_split(data),
         augmentation=data.augmentation,
         weights_license=data.weights_license,
+        weights_license_name=data.weights_license_name,
+        weights_license_link=data.weights_license_link,
         subject=verification.subject,
         preparation=verification.preparation,
     )
@@ -127,6 +145,11 @@ def _model(trainer: DistillationTrainer, dataset: CardDataset) -> CardModel:
     processor: Any = trainer.processing_class
     if processor is None:
         raise ValueError("a card needs the image processor; pass `processing_class` to DistillationTrainer")
+    statistics = input_statistics(processor, student)
+    if statistics is None or statistics.size is None:
+        raise ValueError(
+            f"{type(processor).__name__} does not say which size and which statistics images have; a card needs it"
+        )
     backbone = _backbone(student)
     plain = f"{backbone}-{dataset.id.split('/')[-1]}-{args.method or 'plain'}".replace("/", "-").replace("_", "-")
     repo_id = args.hub_model_id or f"your-name/{plain}"
@@ -137,10 +160,10 @@ def _model(trainer: DistillationTrainer, dataset: CardDataset) -> CardModel:
         embedding_size=find_classifier(student).in_features,
         num_parameters=sum(parameter.numel() for parameter in student.parameters()),
         num_labels=student.config.num_labels,
-        image_size=(processor.size["height"], processor.size["width"]),
-        channel_order=processor.channel_order,
-        image_mean=tuple(processor.image_mean),
-        image_std=tuple(processor.image_std),
+        image_size=statistics.size,
+        channel_order=statistics.channel_order,
+        image_mean=statistics.mean,
+        image_std=statistics.std,
         head=describe_head(student),
     )
 
@@ -160,7 +183,7 @@ def _teacher(model: nn.Module) -> CardTeacher:
     return CardTeacher(
         public_name(config.name_or_path) if config.name_or_path else _backbone(model),
         _backbone(model),
-        sum(parameter.numel() for parameter in model.parameters()),
+        sum(p.numel() for p in (model if has_classes(model) else cast(Any, model).base_model).parameters()),
         around_head,
         metrics,
     )
@@ -181,6 +204,7 @@ def describe_options(args: DistillationConfig) -> dict[str, Any]:
         "pretraining_epochs": None,
         "pretraining_learning_rate": None,
         "class_sample_rate": 1.0,
+        "label_smoothing_factor": 0.0,
         "projector": None,
         "eval_teacher_head_weight": 0.0,
         "teacher_precision": "auto",
@@ -209,9 +233,9 @@ def _training(trainer: DistillationTrainer, results: dict[str, Any], augmentatio
         schedule=describe_schedule(args),
         augmentation=augmentation,
         seed=args.seed,
-        precision=_PRECISIONS[trainer.accelerator.mixed_precision],
+        precision=PRECISIONS[trainer.accelerator.mixed_precision],
         hardware=_hardware(args),
-        wall_seconds=results["train_seconds"],
+        wall_seconds=results.get("train_seconds", trainer.train_seconds),
         versions={module.__name__: module.__version__ for module in (torch, transformers, accelerate, timm)},
     )
 

@@ -46,7 +46,9 @@ class RunFolderTrainer(Trainer):
     _staging: Path | None = None
     _has_trained = False
     _split_head: SplitHead | None = None
-    _started = 0.0
+    # When the training began and, once it has, ended; seconds of a clock that never goes back.
+    _started: float | None = None
+    _ended: float | None = None
     _seconds_before = 0.0
 
     @property
@@ -57,7 +59,9 @@ class RunFolderTrainer(Trainer):
     @property
     def train_seconds(self) -> float:
         """Wall time of the training in seconds, over all sessions that led to the present state."""
-        return self._seconds_before + time.monotonic() - self._started
+        if self._started is None:
+            return self._seconds_before
+        return self._seconds_before + (self._ended or time.monotonic()) - self._started
 
     @property
     def student(self) -> Any:
@@ -102,10 +106,11 @@ class RunFolderTrainer(Trainer):
         if not self._has_trained:
             self._start_together()
         self._has_trained = True
-        self._started = time.monotonic()
+        self._started, self._ended = time.monotonic(), None
         if self._split_head is not None:
             self._split_head.split()
         output = super().train(resume_from_checkpoint, *args, **kwargs)
+        self._ended = time.monotonic()
         if self._split_head is not None:
             self._split_head.join(self.optimizer)
         self._check_finite()

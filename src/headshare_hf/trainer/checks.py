@@ -1,6 +1,7 @@
 """What is refused before the first step."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,9 +17,34 @@ from ..models import IGNORED_LABEL, CosineHead, HeadShareModel, check_head_fits,
 from ..models.margins import AdaptiveMargin
 from .backends import wants_deepspeed, wants_fsdp
 from .config import DistillationConfig
+from .embedder import has_classes
 
 
 logger = logging.getLogger(__name__)
+
+
+def check_arguments(model: Any, args: Any, others: Mapping[str, Any]) -> None:
+    """
+    Args:
+        model (`Any`): The student.
+        args (`Any`): The configuration.
+        others (`Mapping[str, Any]`): Further arguments of `transformers.Trainer`.
+
+    Raises:
+        ValueError: One of them is nothing that [`DistillationTrainer`] can use.
+    """
+    if not isinstance(args, DistillationConfig):
+        raise ValueError(
+            f"`args` is a {type(args).__name__}; use DistillationConfig, which is TrainingArguments with the fields of the "
+            "method"
+        )
+    if model is None or others.get("model_init") is not None:
+        raise ValueError(
+            "`model_init` and `hyperparameter_search` are not supported: projector and losses are made for one student; pass "
+            "`model`, and start one run, with an `output_dir` of its own, for every setting"
+        )
+    if others.get("compute_loss_func") is not None:
+        raise ValueError("`compute_loss_func` has no effect: the loss is that of the method")
 
 
 def check_run(
@@ -70,7 +96,8 @@ def check_teacher(student: nn.Module, teacher: nn.Module | None, args: Distillat
     Checks that the teacher is there exactly when a loss part or an option needs it, and that it fits.
 
     Raises:
-        ValueError: It is missing, of no use, or its classes or its embedding differ from the student's.
+        ValueError: It is missing, of no use, or its embedding or, where the method reads them, its classes differ from the
+            student's.
     """
     weights = args.loss_weights
     wanted = args.needs_teacher or args.student_head != "own" or args.eval_teacher_head_weight > 0
@@ -85,7 +112,8 @@ def check_teacher(student: nn.Module, teacher: nn.Module | None, args: Distillat
             f"a teacher was given, but method {args.method or 'plain'!r} uses none; choose a method such as 'th_kd', "
             "or leave the teacher out"
         )
-    check_label_maps(teacher, student)
+    if args.reads_teacher_classes:
+        _check_classes(student, teacher, args)
     _check_scales(student, teacher, args)
     if weights.teacher_head_ce and isinstance(getattr(find_classifier(teacher), "margin", None), AdaptiveMargin):
         raise ValueError(
@@ -95,6 +123,16 @@ def check_teacher(student: nn.Module, teacher: nn.Module | None, args: Distillat
         )
     _check_companion(student, teacher, args)
     _check_embeddings(student, teacher, args, weights)
+
+
+def _check_classes(student: nn.Module, teacher: nn.Module, args: DistillationConfig) -> None:
+    if not has_classes(teacher):
+        raise ValueError(
+            f"the teacher has no classifier, and method {args.method or 'plain'!r} with these weights and options reads one; give "
+            "a teacher with it (class centers for `hub.convert`), or take a method on embeddings alone, e.g. 'embedding', 'rkd', "
+            "'crd'"
+        )
+    check_label_maps(teacher, student)
 
 
 def _check_scales(student: nn.Module, teacher: nn.Module, args: DistillationConfig) -> None:

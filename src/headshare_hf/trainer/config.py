@@ -164,8 +164,6 @@ class DistillationConfig(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "Batches are made by the data set itself."})
     # Running counts instead of all logits of the evaluation set.
     batch_eval_metrics: bool = field(default=True, metadata={"help": "Compute metrics batch by batch."})
-    # Every trainable parameter has a gradient here, so DDP need not search the graph at each step.
-    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "DDP option."})
     # A run is published once, whole and with its card.
     hub_strategy: HubStrategy | str = field(default="end", metadata={"help": "Only end is supported."})
 
@@ -225,6 +223,13 @@ class DistillationConfig(TrainingArguments):
     def needs_teacher(self) -> bool:
         """Whether a loss part, or the stage before the training proper, needs a teacher."""
         return self.loss_weights.needs_teacher or self.companion_name is not None
+
+    @property
+    def reads_teacher_classes(self) -> bool:
+        """Whether anything but the embedding and the feature maps of the teacher is read, so that its classes matter."""
+        weights = self.loss_weights
+        reads = weights.kd > 0 or weights.needs_teacher_head or bool(self.teacher_reads & {"logits", "head"})
+        return reads or self.student_head != "own" or self.eval_teacher_head_weight > 0
 
     @property
     def meets_at_embedding(self) -> bool:

@@ -127,8 +127,10 @@ def _check_ranges(args: Any) -> None:
         raise ValueError("`temperature` and `kd_scale` say the same of cosine heads; give one of them")
     if not 0 <= args.eval_teacher_head_weight <= 1:
         raise ValueError(f"`eval_teacher_head_weight` is {args.eval_teacher_head_weight}; it must be in [0, 1]")
-    if args.label_smoothing_factor:
-        raise ValueError("`label_smoothing_factor` has no effect on these losses; leave it out")
+    if not 0 <= args.label_smoothing_factor < 1:
+        raise ValueError(f"`label_smoothing_factor` is {args.label_smoothing_factor}; it must be in [0, 1)")
+    if args.label_smoothing_factor and not (args.loss_weights.ce or args.loss_weights.teacher_head_ce):
+        raise ValueError("`label_smoothing_factor` has no effect without a cross-entropy; leave it out")
     if args.lr_decay_epochs is not None and args.warmup_steps:
         raise ValueError("`lr_decay_epochs` has no warm-up; leave out `warmup_steps`")
     if args.lr_decay_epochs is not None and args.max_steps > 0:

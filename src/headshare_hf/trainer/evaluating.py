@@ -7,6 +7,7 @@ from accelerate.utils import broadcast
 from torch import nn
 
 from ..evaluation import ClassificationMetrics, Verifier, verification_metrics
+from ..evaluation.processes import broadcast as shared_by_main
 from ..losses import cross_entropy
 from ..models import EmbeddingTap
 from .callbacks import VerificationCallback
@@ -24,6 +25,8 @@ class EvaluatingTrainer(PublishingTrainer):
     verifier: Verifier | None
     _tap: EmbeddingTap | None
     _needs_embedding: bool
+    # Step after which the network was verified last, and the metrics.
+    _verified: tuple[int, dict[str, float]] = (-1, {})
 
     def _watch(self, verifier: Verifier | None, model: Any, train_dataset: Any) -> None:
         self.verifier = verifier
@@ -56,7 +59,27 @@ class EvaluatingTrainer(PublishingTrainer):
             # An evaluation that was interrupted has left its counts.
             self.compute_metrics.reset()
         with self.whole_classes():
-            return super().evaluation_loop(*args, **kwargs)
+            output = super().evaluation_loop(*args, **kwargs)
+        if kwargs.get("metric_key_prefix", "eval") == "eval":
+            output = output._replace(metrics={**(output.metrics or {}), **self._verified_now()})
+        return output
+
+    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """
+        See `transformers.Trainer.evaluate`. While a network trains, what [`verify`] has found after the same step is
+        among the metrics, so that `metric_for_best_model` may name it; without an `eval_dataset` it is all of them.
+        """
+        metrics = super().evaluate(eval_dataset, *args, **kwargs)
+        verified = {} if eval_dataset else self._verified_now()
+        if verified and isinstance(self.eval_dataset, dict):
+            # transformers has asked the callbacks for single sets at most, without these numbers.
+            metrics.update(verified)
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _verified_now(self) -> dict[str, float]:
+        step, metrics = self._verified
+        return metrics if self.is_in_train and step == self.state.global_step else {}
 
     def verify(self, metric_key_prefix: str = "eval") -> dict[str, float]:
         """
@@ -72,6 +95,7 @@ class EvaluatingTrainer(PublishingTrainer):
         results = self.verifier(self.whole_student(), self.accelerator)
         found = {**verification_metrics(results), **self.verifier.intervals(results)}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+        self._verified = self.state.global_step, shared_by_main(self.accelerator, metrics)
         if metrics:
             self.log(metrics)
         return metrics
@@ -111,3 +135,9 @@ class EvaluatingTrainer(PublishingTrainer):
         mixed = (1 - weight) * logits.softmax(dim=1) + weight * teacher_head_logits.softmax(dim=1)
         # A probability that underflows must stay a number that can be ranked.
         return mixed.clamp(min=torch.finfo(mixed.dtype).tiny).log()
+
+
+def something_to_evaluate(eval_dataset: Any, verifier: Verifier | None, args: Any) -> Any:
+    """The evaluation set for transformers, which evaluates after every epoch where there is one: with pairs alone, no images."""
+    wanted = eval_dataset is None and verifier is not None and args.eval_strategy != "no"
+    return {} if wanted else eval_dataset

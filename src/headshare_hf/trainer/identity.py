@@ -92,7 +92,9 @@ def run_identity(
         # Rows of float32 change no loss by more than rounding, so that such a run may go on with a cache or without.
         "teacher_cache": None if args.teacher_cache_dtype == "float32" else args.teacher_cache_dtype,
     }
-    return {**described, **{name: str(getattr(args, name)) for name in _IDENTIFYING}}
+    # Records from before it could be set have none.
+    smoothing = {"label_smoothing_factor": str(args.label_smoothing_factor)} if args.label_smoothing_factor else {}
+    return {**described, **smoothing, **{name: str(getattr(args, name)) for name in _IDENTIFYING}}
 
 
 def describe_configuration(model: nn.Module) -> dict[str, str]:

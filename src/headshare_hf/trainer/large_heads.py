@@ -94,6 +94,26 @@ def _is_frozen_copy(parameter: nn.Parameter, other: nn.Parameter) -> bool:
     return parameter.device == other.device and torch.equal(parameter, other)
 
 
+def check_label_smoothing(
+    args: DistillationConfig, student: nn.Module, teacher: nn.Module | None, chunked: bool
+) -> None:
+    """
+    Raises:
+        ValueError: `label_smoothing_factor` is set where no logits exist, or for a head with a scale of its own, on whose
+            margin it would pull.
+    """
+    read = [student if args.loss_weights.ce else None, teacher if args.loss_weights.teacher_head_ce else None]
+    if args.label_smoothing_factor and (chunked or any(isinstance(_head(model), CosineHead) for model in read)):
+        raise ValueError(
+            "`label_smoothing_factor` is for linear classifiers whose logits are computed: not for cosine and face heads, and "
+            "not for losses over chunks of classes; leave it out, or set `chunked_losses` to false"
+        )
+
+
+def _head(model: nn.Module | None) -> nn.Module | None:
+    return None if model is None else getattr(model, "classifier", None)
+
+
 def check_sharded_heads(args: DistillationConfig) -> None:
     """
     Raises:

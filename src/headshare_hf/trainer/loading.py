@@ -1,13 +1,18 @@
 """Trained classifiers, students and teachers, from the Hub, its cache, or a folder."""
 
+import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import AutoImageProcessor, AutoModelForImageClassification
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
 from ..hub.revisions import split_revision
+from ..models import HeadShareConfig, HeadShareForImageClassification, HeadShareModel, find_classifier
 from ..models.damaged_files import damage_named
-from ..models.hub_cache import INDEX_FILE, PROCESSOR_FILE, WEIGHTS_FILE, cached_commit, explained
+from ..models.hub_cache import CONFIG_FILE, INDEX_FILE, PROCESSOR_FILE, WEIGHTS_FILE, cached_commit, explained
+from .embedder import as_teacher, without_classes
 
 
 def load_classifier(name_or_path: str, revision: str | None = None, **kwargs: Any) -> Any:
@@ -26,24 +31,62 @@ def load_classifier(name_or_path: str, revision: str | None = None, **kwargs: An
             numbers, and a random head would then be shared.
     """
     name_or_path, revision = split_revision(name_or_path, revision)
-    options = {"output_loading_info": True, "ignore_mismatched_sizes": True, "revision": revision, **kwargs}
-    with damage_named(name_or_path, options), explained(name_or_path, options, WEIGHTS_FILE, INDEX_FILE):
-        model, info = AutoModelForImageClassification.from_pretrained(name_or_path, **options)
-    broken = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
+    model, broken = _load(name_or_path, revision, **kwargs)
     if broken:
-        raise ValueError(f"{name_or_path} lacks trained values for {broken}; random ones cannot teach")
+        raise ValueError(
+            f"{name_or_path} lacks trained values for {broken}; random ones cannot teach. Weights to be trained further may "
+            "have a new classifier: `new_head` in a recipe"
+        )
     if revision is not None:
         # So that cards can say which one it was. This name is not saved with the model.
         model.config._name_or_path = f"{name_or_path}@{revision}"
     return model
 
 
-def load_teacher(name_or_path: str, revision: str | None = None, **kwargs: Any) -> tuple[nn.Module, Any]:
+def load_with_new_head(name_or_path: str, label_names: Sequence[str], revision: str | None = None) -> Any:
+    """
+    A classifier of other classes than those that its weights were trained for: the start of a fine-tuning. Everything but
+    its classifier is trained, and that is drawn from the random numbers of torch.
+
+    Args:
+        name_or_path (`str`): Folder, Hub id, or `id@revision`.
+        label_names (`Sequence[str]`): Name of every class, in order.
+        revision (`str`, *optional*): Branch, tag or commit on the Hub.
+
+    Raises:
+        OSError: As [`load_classifier`].
+        ValueError: A tensor that is not of the classifier is missing or of another shape, or the network has no classifier
+            that could be shared.
+    """
+    network, revision = split_revision(name_or_path, revision)
+    with explained(network, {"revision": revision}, CONFIG_FILE):
+        config = AutoConfig.from_pretrained(network, revision=revision)
+    # Afterwards, because the configuration of a timm network takes its own labels before those it is given.
+    config.id2label = dict(enumerate(label_names))
+    config.label2id = {name: index for index, name in config.id2label.items()}
+    if isinstance(config, HeadShareConfig):
+        # Its class centers, where it has any, are in a file that need not be there.
+        model: Any = HeadShareForImageClassification(config)
+        trained = HeadShareModel.from_pretrained(network, revision=revision)
+        model.headshare.load_state_dict(trained.state_dict())
+        return model
+    model, broken = _load(network, revision, config=config)
+    _check_outside(name_or_path, model, broken)
+    find_classifier(model).reset_parameters()
+    return model
+
+
+def load_teacher(
+    name_or_path: str, revision: str | None = None, embeddings_only: bool = False, **kwargs: Any
+) -> tuple[nn.Module, Any]:
     """
     A teacher and its image processor, from the Hub or a folder. Both are of one commit.
 
     Args:
         name_or_path, revision, kwargs: As [`load_classifier`] takes them.
+        embeddings_only (`bool`, *optional*, defaults to `False`): Whether its classifier may be missing; what there is of it
+            is not read. For methods on embeddings, with a [`HeadShareModel`] or any backbone that transformers makes an image
+            classifier of.
 
     Returns:
         `tuple[nn.Module, Any]`: The model, and the processor.
@@ -51,8 +94,69 @@ def load_teacher(name_or_path: str, revision: str | None = None, **kwargs: Any) 
     Raises:
         OSError, ValueError: As [`load_classifier`].
     """
-    model = load_classifier(name_or_path, revision, **kwargs)
+    load = _load_embedder if embeddings_only else load_classifier
+    model = load(name_or_path, revision, **kwargs)
     name, revision = split_revision(name_or_path, revision)
     options = {**kwargs, "revision": cached_commit(name, {"revision": revision, **kwargs}) or revision}
     with explained(name, options, PROCESSOR_FILE):
         return model, AutoImageProcessor.from_pretrained(name, **options)
+
+
+def _load_embedder(name_or_path: str, revision: str | None = None, **kwargs: Any) -> Any:
+    network, revision = split_revision(name_or_path, revision)
+    with explained(network, {"revision": revision}, CONFIG_FILE):
+        config = AutoConfig.from_pretrained(network, revision=revision)
+    if isinstance(config, HeadShareConfig):
+        return as_teacher(HeadShareModel.from_pretrained(network, revision=revision, **kwargs))
+    model, broken = _load(network, revision, **kwargs)
+    _check_outside(name_or_path, model, broken)
+    return without_classes(model)
+
+
+def _check_outside(name_or_path: str, model: nn.Module, broken: list[str]) -> None:
+    """Refuses tensors without trained values that are not of the classifier."""
+    head = find_classifier(model)
+    own = next(name for name, module in model.named_modules() if module is head)
+    outside = [name for name in broken if not name.startswith(f"{own}.")]
+    if outside:
+        raise ValueError(f"{name_or_path} lacks trained values for {outside}, which are not of its classifier {own}")
+
+
+def given_classifier(model: nn.Module | str | Path | None) -> Any:
+    """
+    Args:
+        model (`nn.Module`, `str` or `Path`, *optional*): A network, which is returned as it is, or what [`load_classifier`]
+            takes.
+
+    Raises:
+        OSError, ValueError: As [`load_classifier`].
+    """
+    return load_classifier(os.fspath(model)) if isinstance(model, str | os.PathLike) else model
+
+
+def given_teacher(teacher: nn.Module | str | Path | None, processor: Any = None) -> tuple[Any, Any]:
+    """
+    Args:
+        teacher (`nn.Module`, `str` or `Path`, *optional*): A network, or what [`load_teacher`] takes.
+        processor (`Any`, *optional*): Its image processor; goes before the one that lies beside its weights, which need
+            not be there then.
+
+    Returns:
+        `tuple[nn.Module, Any]`: The network, and its processor.
+
+    Raises:
+        OSError, ValueError: As [`load_teacher`].
+    """
+    if processor is None and isinstance(teacher, str | os.PathLike):
+        return load_teacher(os.fspath(teacher))
+    return as_teacher(given_classifier(teacher)), processor
+
+
+def _load(name: str, revision: str | None, **kwargs: Any) -> tuple[Any, list[str]]:
+    """A classifier, and the names of its tensors that have no trained values."""
+    options = {"output_loading_info": True, "ignore_mismatched_sizes": True, "revision": revision, **kwargs}
+    with damage_named(name, options), explained(name, options, WEIGHTS_FILE, INDEX_FILE):
+        model, info = AutoModelForImageClassification.from_pretrained(name, **options)
+    # What has another shape comes with both shapes.
+    other_shape = [entry if isinstance(entry, str) else entry[0] for entry in info["mismatched_keys"]]
+    return model, sorted([*map(str, info["missing_keys"]), *map(str, other_shape)])

@@ -1,8 +1,10 @@
 """Options of the optimizer: which it has at all, and whether it steps as one kernel."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from .backends import wants_deepspeed, wants_fsdp
 from .methods import unknown_name
@@ -76,6 +78,28 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def check_given_optimizer(optimizer: Any, training_only: Mapping[str, nn.Module]) -> None:
+    """
+    Args:
+        optimizer (`torch.optim.Optimizer`, *optional*): That of the caller, who has made it before there were these layers.
+        training_only (`Mapping[str, nn.Module]`): Layers that are trained beside the student, by name.
+
+    Raises:
+        ValueError: It does not hold one of their parameters, which would stay random.
+    """
+    if optimizer is None:
+        return
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    for name, module in training_only.items():
+        for inner, parameter in module.named_parameters():
+            if parameter.requires_grad and id(parameter) not in held:
+                raise ValueError(
+                    f"the optimizer in `optimizers` does not hold {name}.{inner}, which the trainer has made and which would "
+                    "stay random; set `optim` and `optim_args`, or pass `optimizer_cls_and_kwargs`, so that the trainer "
+                    "makes the optimizer of all that is trained"
+                )
 
 
 def uses_fused(args: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from huggingface_hub.utils import validate_repo_id
 
 from ..hub import CARD_FILE, TRAINING_FILE, CardFields, Publication, add_results, publish_folder, render_card
+from ..hub.card_measured import add_kept_results
 from . import run_folder
 from .checkpointing import RunFolderTrainer
 from .training_record import training_record
@@ -42,7 +43,7 @@ class PublishingTrainer(RunFolderTrainer):
         if self.card is None:
             raise ValueError(
                 "set `trainer.card` before the model is published, e.g. to `describe_run(trainer, dataset, results)` "
-                f"of headshare_hf.trainer.card, or write a {CARD_FILE} into {self.folder}"
+                f"of headshare_hf.trainer, or write a {CARD_FILE} into {self.folder}"
             )
         self._write_card(self.card, self.folder)
 
@@ -95,6 +96,8 @@ class PublishingTrainer(RunFolderTrainer):
 
     def _stage(self, staging: Path, student: Any) -> None:
         """Writes what is published into an empty folder, and leaves that of the run as it is."""
+        # Before the card, which tells results of these very weights.
+        self._write_student(student, str(staging))
         own = self.folder / CARD_FILE
         if self.card is not None:
             self._write_card(self.card, staging)
@@ -105,10 +108,10 @@ class PublishingTrainer(RunFolderTrainer):
         else:
             # Raises what is to be done.
             self.create_model_card()
-        self._write_student(student, str(staging))
 
     def _write_card(self, card: CardFields, folder: Path) -> None:
         render_card(card).save(folder / CARD_FILE)
+        add_kept_results(self.folder, folder / CARD_FILE)
         run_folder.write_json(folder / TRAINING_FILE, training_record(self, card, self.data_settings))
 
     def _own_repo_id(self) -> str:
@@ -139,10 +142,13 @@ def publish_run(folder: str | Path, repo_id: str, results: str | Path | None = N
         hint = f"; runs in it: {', '.join(inner)}" if inner else ""
         raise ValueError(f"{folder} is not the folder of a run, it has no {run_folder.RUN_FILE}{hint}")
     if not run_folder.is_finished(folder):
-        raise ValueError(f"the run in {folder} is not finished; the command that started it goes on with it")
+        raise ValueError(
+            f"the run in {folder} is not finished; the command that started it goes on with it, in Python `run_or_reuse`"
+        )
     if not (folder / TRAINING_FILE).is_file():
         raise ValueError(
-            f"{folder} has no {TRAINING_FILE}; the command that trained it writes it, without training again"
+            f"{folder} has no {TRAINING_FILE}; the command that trained it writes it, without training again; in Python set "
+            "`trainer.card = describe_run(trainer, dataset, results)` and call `trainer.create_model_card()`"
         )
     if results is not None:
         add_results(folder, results)

@@ -9,8 +9,9 @@ from transformers import set_seed
 from ..data import ImageClassificationDataset, draw_pairs, hold_out_classes, load_splits, load_verification_set
 from ..data.images import LabeledSplit
 from ..evaluation import Verifier
+from ..hub.card_checks import check_commerce
 from ..models import HeadShareConfig, HeadShareForImageClassification, HeadShareImageProcessor
-from .loading import load_classifier, load_teacher
+from .loading import load_classifier, load_teacher, load_with_new_head
 from .recipe_sections import HELD_OUT, DataArguments, ModelArguments, Recipe, VerificationArguments
 from .runs import StudentHeadStages, attach_head_similarity, run_or_reuse, run_student_head_kd
 from .trainer import DistillationTrainer
@@ -60,9 +61,7 @@ def build_data(data: DataArguments, seed: int, verification: VerificationArgumen
     Raises:
         ValueError: A section contradicts itself, the other one, or the images.
     """
-    height, width = data.height_and_width
-    statistics: dict[str, Any] = {"image_mean": data.mean, "image_std": data.std, "channel_order": data.channel_order}
-    processor = HeadShareImageProcessor(size={"height": height, "width": width}, **statistics)
+    processor = _build_processor(data)
     splits, held_out = _load(data), []
     if data.held_out_classes:
         if verification is None:
@@ -79,6 +78,15 @@ def build_data(data: DataArguments, seed: int, verification: VerificationArgumen
         processor,
         None if verification is None else _build_verifier(verification, held_out, processor),
     )
+
+
+def _build_processor(data: DataArguments) -> HeadShareImageProcessor:
+    statistics: dict[str, Any] = {"image_mean": data.mean, "image_std": data.std, "channel_order": data.channel_order}
+    size = dict(zip(("height", "width"), data.height_and_width, strict=True))
+    if data.resize is None:
+        return HeadShareImageProcessor(size=size, **statistics)
+    shorter = {"shortest_edge": data.resize}
+    return HeadShareImageProcessor(size=shorter, do_center_crop=True, crop_size=size, **statistics)
 
 
 def _load(data: DataArguments) -> list[LabeledSplit]:
@@ -131,6 +139,11 @@ def build_model(model: ModelArguments, data: DataArguments, label_names: list[st
         ValueError: The section names neither weights nor a backbone, or `same_label_order` is claimed for another number
             of classes.
     """
+    if model.embeddings_only:
+        raise ValueError("`embeddings_only` is for section `teacher`, whose classifier may go unread; leave it out")
+    if model.new_head:
+        set_seed(seed if model.init_seed is None else model.init_seed)
+        return load_with_new_head(str(model.name_or_path), label_names, model.revision)
     if model.name_or_path is not None:
         network = load_classifier(model.name_or_path, model.revision)
         if model.same_label_order:
@@ -173,7 +186,9 @@ def build_teacher(model: ModelArguments, label_names: list[str]) -> tuple[nn.Mod
         raise ValueError(
             "section `teacher` needs `name_or_path`, trained weights; train one with examples/run_train.py"
         )
-    teacher, processor = load_teacher(model.name_or_path, model.revision)
+    if model.new_head:
+        raise ValueError("section `teacher` has `new_head`, and a new classifier cannot teach; leave it out")
+    teacher, processor = load_teacher(model.name_or_path, model.revision, embeddings_only=model.embeddings_only)
     if model.same_label_order:
         _name_classes(teacher, label_names)
     return teacher, processor
@@ -189,6 +204,35 @@ def _name_classes(model: Any, label_names: list[str]) -> None:
     model.config.label2id = {name: index for index, name in enumerate(label_names)}
 
 
+def check_recipe(recipe: Recipe) -> None:
+    """
+    What a recipe alone shows to be wrong, also what would else show only when its training is over.
+
+    Raises:
+        ValueError: A section is missing or has no effect, or no model card could be written.
+    """
+    verification, data, training = recipe.verification, recipe.data, recipe.training
+    if recipe.shared_teacher is not None and recipe.sh_kd is None:
+        raise ValueError("section `shared_teacher` has no effect without section `sh_kd`")
+    if verification is not None and not verification.preparation.strip():
+        raise ValueError(
+            "section `verification` needs `preparation`, one line for the model card about how the images were made, e.g. "
+            "'aligned by five points to 112 x 112 pixels'"
+        )
+    if verification is not None:
+        check_commerce(data.weights_license, data.license, "data.weights_license")
+    if training.push_to_hub and not recipe.evaluates:
+        raise ValueError(
+            "`push_to_hub` needs a model card, and nothing is evaluated that it could report; set `data.eval_split`"
+        )
+    if training.resume_from_checkpoint or training.do_predict:
+        name = "resume_from_checkpoint" if training.resume_from_checkpoint else "do_predict"
+        raise ValueError(
+            f"`training.{name}` has no effect: the same command goes on with a run that was cut, and evaluates one that is "
+            "finished; leave it out"
+        )
+
+
 def run_recipe(recipe: Recipe) -> tuple[DistillationTrainer, dict[str, Any]]:
     """
     Trains what a recipe describes, or goes on with it, or uses what is finished.
@@ -199,13 +243,7 @@ def run_recipe(recipe: Recipe) -> tuple[DistillationTrainer, dict[str, Any]]:
     Returns:
         `tuple[DistillationTrainer, dict[str, Any]]`: The trainer of the (last) run, and its results.
     """
-    if recipe.shared_teacher is not None and recipe.sh_kd is None:
-        raise ValueError("section `shared_teacher` has no effect without section `sh_kd`")
-    if recipe.verification is not None and not recipe.verification.preparation.strip():
-        raise ValueError(
-            "section `verification` needs `preparation`, one line for the model card about how the images were made, e.g. "
-            "'aligned by five points to 112 x 112 pixels'"
-        )
+    check_recipe(recipe)
     data = build_data(recipe.data, recipe.training.seed, recipe.verification)
     if recipe.sh_kd is not None:
         return _run_chain(recipe, data)

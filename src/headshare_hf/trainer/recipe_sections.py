@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..hub import check_subject
+from ..hub.card_checks import check_license, check_text
 from .config import DistillationConfig
 
 
@@ -18,7 +19,11 @@ class ModelArguments:
 
     Attributes:
         name_or_path (`str`, *optional*): Hub id or folder of trained weights. `None`: random weights.
+        new_head (`bool`): Trained weights of everything but the classifier, which is new and has the classes of the data: the
+            start of a fine-tuning. Of `student` and `shared_teacher` only.
         revision (`str`, *optional*): Branch, tag or commit of that id; `name_or_path: id@revision` says the same.
+        embeddings_only (`bool`): Section `teacher` only: nothing but its embedding is read, so that it may have other classes
+            than the data, or no trained classifier.
         backbone (`str`, *optional*): Backbone of a new network.
         backbone_kwargs (`dict`, *optional*): Its further arguments.
         embedding_size (`int`, *optional*): See [`HeadShareConfig`], as the following.
@@ -37,6 +42,8 @@ class ModelArguments:
 
     name_or_path: str | None = field(default=None, metadata={"help": "Hub id or folder of trained weights."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of that id on the Hub."})
+    new_head: bool = field(default=False, metadata={"help": "Trained weights, but a new classifier."})
+    embeddings_only: bool = field(default=False, metadata={"help": "A teacher whose classifier is not read."})
     backbone: str | None = field(default=None, metadata={"help": "Backbone of a new network, e.g. resnet8x4."})
     backbone_kwargs: dict | None = field(default=None, metadata={"help": "Further arguments of the backbone."})
     embedding_size: int | None = field(default=None, metadata={"help": "Width of the embedding."})
@@ -57,7 +64,15 @@ class ModelArguments:
             raise ValueError("give `name_or_path` for trained weights or `backbone` for a new network, not both")
         if self.revision is not None and self.name_or_path is None:
             raise ValueError("`revision` has no effect without `name_or_path`, the Hub id that it belongs to")
-        shape = ("backbone_kwargs", "embedding_size", "projector", "init_seed")
+        if self.new_head and (self.name_or_path is None or self.same_label_order):
+            raise ValueError(
+                "`new_head` is for trained weights (`name_or_path`) whose classes are others (without `same_label_order`)"
+            )
+        if self.embeddings_only and self.same_label_order:
+            raise ValueError(
+                "`same_label_order` has no effect with `embeddings_only`, which reads no class; leave it out"
+            )
+        shape = ("backbone_kwargs", "embedding_size", "projector", *(() if self.new_head else ("init_seed",)))
         given = [name for name in shape if getattr(self, name) is not None]
         if self.name_or_path is not None and given:
             raise ValueError(f"`{given[0]}` has no effect beside `name_or_path`: trained weights have their shape")
@@ -80,6 +95,8 @@ class DataArguments:
         held_out_classes (`list[str]`, *optional*): Names of classes, `*` for any text, that are not trained on; pairs of
             their images become a verification set.
         image_size (`int` or `list[int]`): Height and width in pixels, or one number for both.
+        resize (`int`, *optional*): Shorter edge, in pixels, to which images are brought before `image_size` is cut out of
+            their center, as is usual for ImageNet (256 and 224). Default: the whole image is brought to `image_size`.
         channel_order (`str`): `rgb` or `bgr`, the order in which the network reads the channels.
         mean (`list[float]`): Channel means of images in [0, 1].
         std (`list[float]`): Channel standard deviations.
@@ -94,6 +111,7 @@ class DataArguments:
         title (`str`, *optional*): Name of the data set for people, in the model card.
         license (`str`): License of the images, in words, for the model card.
         weights_license (`str`): License of the trained weights, as the Hub spells it.
+        weights_license_name, weights_license_link (`str`, *optional*): Of a `weights_license` of `other`.
     """
 
     name: str = field(default="", metadata={"help": "Hub id or folder of the data set."})
@@ -108,6 +126,7 @@ class DataArguments:
         default=None, metadata={"help": "Classes to verify instead of training on them."}
     )
     image_size: Any = field(default=32, metadata={"help": "Height and width in pixels, or one number for both."})
+    resize: int | None = field(default=None, metadata={"help": "Shorter edge before that is cut out of the center."})
     channel_order: str = field(default="rgb", metadata={"help": "rgb or bgr."})
     mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406], metadata={"help": "Channel means."})
     std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225], metadata={"help": "Channel deviations."})
@@ -121,6 +140,8 @@ class DataArguments:
     title: str | None = field(default=None, metadata={"help": "Name of the data set, for the card."})
     license: str = field(default="not stated", metadata={"help": "License of the images, for the card."})
     weights_license: str = field(default="apache-2.0", metadata={"help": "License of the trained weights."})
+    weights_license_name: str | None = field(default=None, metadata={"help": "Name of another license."})
+    weights_license_link: str | None = field(default=None, metadata={"help": "Link to another license."})
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -130,6 +151,15 @@ class DataArguments:
         edges = self.image_size if isinstance(self.image_size, list) else [self.image_size] * 2
         if len(edges) != 2 or not all(type(edge) is int for edge in edges):
             raise ValueError(f"`data.image_size` is {self.image_size!r}; it must be one int, or [height, width]")
+        if self.resize is not None and self.resize < max(edges):
+            raise ValueError(
+                f"`data.resize` is {self.resize}, out of which `image_size` {self.image_size} cannot be cut; make it larger"
+            )
+        # The card is written when training is over, which is too late to learn that it cannot be.
+        check_license(self.weights_license, self.weights_license_name, self.weights_license_link, "data.weights_")
+        check_text(self.license, "data.license")
+        if self.title is not None:
+            check_text(self.title, "data.title")
 
     @property
     def height_and_width(self) -> tuple[int, int]:
@@ -182,6 +212,8 @@ class VerificationArguments:
 
     def __post_init__(self) -> None:
         check_subject(self.subject)
+        if self.preparation:
+            check_text(self.preparation, "verification.preparation")
 
 
 @dataclass
@@ -206,6 +238,11 @@ class Recipe:
     shared_teacher: ModelArguments | None = None
     sh_kd: StudentHeadArguments | None = None
     verification: VerificationArguments | None = None
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether anything is measured that a model card could report."""
+        return self.data.eval_split is not None or self.verification is not None
 
 
 SECTIONS: dict[str, type] = {

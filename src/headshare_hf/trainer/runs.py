@@ -142,7 +142,14 @@ def run_student_head_kd(
     teacher.config._name_or_path = str(folder / SHARED_TEACHER)
     last = replace(args, output_dir=str(folder / FINAL_STUDENT))
     # Another seed than the temporary student's, because the paper's last student is a new one.
-    final = DistillationTrainer(stages.new_student(args.seed + 1), last, teacher=teacher, **trainer_kwargs)
+    final = DistillationTrainer(
+        stages.new_student(args.seed + 1),
+        last,
+        teacher=teacher,
+        # It was trained on images as the student's, whatever its first weights were made for.
+        teacher_processing_class=trainer_kwargs.get("processing_class"),
+        **trainer_kwargs,
+    )
     attach_head_similarity(final, teacher)
     results[FINAL_STUDENT] = run_or_reuse(final)
     return final, results

@@ -169,8 +169,11 @@ def read_by(classifier: nn.Module, embeddings: torch.Tensor) -> torch.Tensor:
     """
     weight = cast(torch.Tensor, classifier.weight)
     dtype = torch.promote_types(weight.dtype, torch.float32)
-    if not isinstance(classifier, nn.Linear) or weight.dtype == dtype:
-        return classifier(embeddings.to(weight.dtype))
+    if not isinstance(classifier, nn.Linear):
+        # Heads of this package take both to float32 themselves.
+        return classifier(embeddings.to(dtype))
+    if weight.dtype == dtype:
+        return classifier(embeddings.to(dtype))
     bias = None if classifier.bias is None else classifier.bias.to(dtype)
     return F.linear(embeddings.to(dtype), weight.to(dtype), bias)
 

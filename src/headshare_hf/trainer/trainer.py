@@ -27,16 +27,18 @@ from ..losses import (
 )
 from ..models import embedding_tap, find_classifier, share_head
 from .auxiliaries import auxiliary_losses
-from .backends import check_backends
+from .backends import check_backends, resolve_ddp
 from .callbacks import EpochSeedCallback
-from .checks import check_run
+from .checks import check_arguments, check_run
 from .config import DistillationConfig
 from .config_checks import MAPS
+from .evaluating import something_to_evaluate
 from .identity import run_identity
-from .large_heads import check_kernel, check_sharded_heads, frozen_twin, uses_chunks
+from .large_heads import check_kernel, check_label_smoothing, check_sharded_heads, frozen_twin, uses_chunks
 from .last_batch import check_last_batch
-from .loading import load_teacher
+from .loading import given_classifier, given_teacher
 from .meter import LossMeter
+from .optimizer_options import check_given_optimizer
 from .optimizing import OptimizingTrainer
 from .pretraining import pretrain
 from .sharding import prepare_for_sharding
@@ -58,21 +60,23 @@ class DistillationTrainer(OptimizingTrainer):
         model (`nn.Module`): The student, a [`HeadShareForImageClassification`] or any transformers image classifier
             whose classifier is one linear layer on a pooled embedding.
         args ([`DistillationConfig`]): Method, weights and training arguments.
-        teacher (`nn.Module` or `str`, *optional*): A trained image classifier, or its folder, Hub id or `id@revision`.
+        teacher (`nn.Module`, `str` or `Path`, *optional*):
+            A trained image classifier, or its folder, Hub id or `id@revision`.
         train_dataset (`Dataset`, *optional*): Gives `pixel_values` and `labels`.
         eval_dataset (`Dataset`, *optional*): Likewise.
         processing_class (`Any`, *optional*): The student's image processor; saved with the weights.
         teacher_processing_class (`Any`, *optional*):
-            The teacher's image processor, whose statistics and size its input is brought to. Without one, those that a
-            timm network carries are used, and otherwise the student's.
-        shared_head_from (`nn.Module`, *optional*):
+            The teacher's image processor, whose statistics and size its input is brought to. Without one, that in its
+            folder or those that a timm network carries are used, and otherwise the student's.
+        shared_head_from (`nn.Module`, `str` or `Path`, *optional*):
             A model whose classifier is copied into `model` and frozen before training: with a teacher network as
             `model`, the middle run of SH-KD.
         compute_metrics (`Callable`, *optional*):
             Called batch by batch, see `batch_eval_metrics` of transformers. Default: top-1, top-5 and mean per-class
             accuracy.
         verifier ([`Verifier`], *optional*):
-            Pairs of images that the model is scored on after every epoch, e.g. those of Labeled Faces in the Wild.
+            Pairs of images that the model is scored on after every epoch, e.g. those of Labeled Faces in the Wild. The
+            best checkpoint may be chosen by them: `metric_for_best_model="lfw_accuracy"`.
         kwargs: Further arguments of `transformers.Trainer`, e.g. `callbacks`, `optimizers`, `data_collator`.
 
     Raises:
@@ -83,22 +87,22 @@ class DistillationTrainer(OptimizingTrainer):
         self,
         model: nn.Module,
         args: DistillationConfig,
-        teacher: nn.Module | str | None = None,
+        teacher: Any = None,
         train_dataset: Any = None,
         eval_dataset: Any = None,
         processing_class: Any = None,
         teacher_processing_class: Any = None,
-        shared_head_from: nn.Module | None = None,
+        shared_head_from: Any = None,
         compute_metrics: Callable[..., dict[str, float]] | None = None,
         verifier: Verifier | None = None,
         **kwargs: Any,
     ) -> None:
-        if isinstance(teacher, str):
-            teacher, teacher_processing_class = load_teacher(teacher)
-        if kwargs.get("compute_loss_func") is not None:
-            raise ValueError("`compute_loss_func` has no effect: the loss is that of the method")
+        check_arguments(model, args, kwargs)
+        teacher, teacher_processing_class = given_teacher(teacher, teacher_processing_class)
+        shared_head_from = given_classifier(shared_head_from)
         check_run(model, teacher, args, train_dataset, eval_dataset)
         resolve_softening(args, model, teacher)
+        resolve_ddp(args, model)
         self._prepare_heads(model, teacher, args, shared_head_from)
         self.identity = run_identity(model, teacher, shared_head_from, args, (train_dataset, eval_dataset))
         self.objective: DistillationObjective = DistillationObjective(
@@ -109,6 +113,7 @@ class DistillationTrainer(OptimizingTrainer):
         self._chunked = uses_chunks(args, model, teacher)
         self._head = find_classifier(model) if may_have_margin(model) or self._chunked else None
         check_kernel(args, self._head, self._chunked)
+        check_label_smoothing(args, model, teacher, self._chunked)
         self._needs_embedding = args.meets_at_embedding or self._head is not None
         statistics = input_statistics(processing_class), input_statistics(teacher_processing_class, teacher)
         adapter = InputAdapter(*statistics) if teacher is not None else InputAdapter(None, None)
@@ -123,12 +128,13 @@ class DistillationTrainer(OptimizingTrainer):
             model=trained,
             args=args,
             train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
+            eval_dataset=something_to_evaluate(eval_dataset, verifier, args),
             processing_class=processing_class,
             compute_metrics=compute_metrics or ClassificationMetrics(cast(Any, model).config.num_labels),
             **kwargs,
         )
         check_backends(self)
+        check_given_optimizer(self.optimizer, trained.training_only() if isinstance(trained, StudentModule) else {})
         # transformers before 5.20 has no `loss_is_scaled_for_ga` and decides by this attribute alone.
         self.model_accepts_loss_kwargs = False
         self.label_names = ["labels"]
@@ -279,7 +285,7 @@ class DistillationTrainer(OptimizingTrainer):
 
     def _scores(self, logits: Any, head: Any, embeddings: Any, twin: nn.Module | None = None) -> Scores:
         if not self._chunked:
-            return DenseScores(logits, head, embeddings)
+            return DenseScores(logits, head, embeddings, self.args.label_smoothing_factor)
         sampling = Sampling(self.args.class_sample_rate, self.args.seed, self.state.global_step)
         if self._split_head is None:
             kind = LigerScores if self.args.large_head_kernel == "liger" else ChunkedScores
