@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
@@ -100,3 +103,25 @@ def test_an_image_that_is_a_link_to_nowhere_is_found_missing(tmp_path):
         Image.new("RGB", (4, 4)).save(tmp_path / name / "x.png")
     (tmp_path / "b" / "y.png").symlink_to("gone.png")
     assert len(ImageFolder(tmp_path).read("train")) == 3
+
+
+def test_hidden_folders_are_left_out(tmp_path):
+    for name in ("a", "b", ".trash"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / name / "x.png")
+    assert {path.parent.name for path in files_below(tmp_path)} == {"a", "b"}
+
+
+def test_folders_that_may_not_be_read_are_left_out(tmp_path, monkeypatch):
+    scan = os.scandir
+    for name in ("a", "b", "lost+found"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / name / "x.png")
+
+    def refuse(path):
+        if Path(path).name == "lost+found":
+            raise PermissionError(path)
+        return scan(path)
+
+    monkeypatch.setattr("headshare_hf.data.image_folder.os.scandir", refuse)
+    assert sorted(path.parent.name for path in files_below(tmp_path)) == ["a", "b"]

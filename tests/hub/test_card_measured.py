@@ -246,3 +246,12 @@ def test_results_of_another_image_processor_are_dropped(run):
     HeadShareImageProcessor(size={"height": 16, "width": 16}, image_mean=[0.1] * 3).save_pretrained(made.folder)
     made.create_model_card()
     assert "measured after" not in (made.folder / "README.md").read_text()
+
+
+def test_results_of_another_precision_are_refused(run, tmp_path):
+    made, results = run
+    record = json.loads(results.read_text())
+    record["model"]["precision"] = "bfloat16 autocast"
+    (tmp_path / "results.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="computed in bfloat16 autocast, .* without `--mixed_precision`"):
+        add_results(made.folder, tmp_path / "results.json")

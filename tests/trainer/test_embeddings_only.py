@@ -8,8 +8,10 @@ from headshare_hf import DistillationTrainer, HeadShareConfig, HeadShareImagePro
 from headshare_hf.data import ImageClassificationDataset
 from headshare_hf.hub import CardDataset
 from headshare_hf.trainer import describe_run, load_teacher
+from headshare_hf.trainer.embedder import without_classes
 from headshare_hf.trainer.recipe import build_teacher
 from headshare_hf.trainer.recipe_sections import ModelArguments
+from headshare_hf.trainer.runs import attach_head_similarity
 
 
 def _backbone(**fields):
@@ -113,3 +115,24 @@ def test_its_embeddings_are_cached(tmp_path):
         trainer.train()
         found.append(losses(trainer))
     assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("head_type", ["arcface", "combined", "cosine"])
+def test_a_face_network_without_its_centers_teaches(head_type, tmp_path):
+    margin = [1.0, 0.3, 0.1] if head_type == "combined" else None
+    resnet("resnet20", head_type=head_type, head_margin=margin).save_pretrained(tmp_path / "face")
+    (tmp_path / "face" / "class_centers.safetensors").unlink()
+    HeadShareImageProcessor().save_pretrained(tmp_path / "face")
+    teacher, _ = load_teacher(str(tmp_path / "face"), embeddings_only=True)
+    trainer = _trainer(tmp_path / "run", teacher, method="rkd", max_steps=1)
+    trainer.train()
+    assert losses(trainer)[0] > 0
+
+
+def test_heads_are_not_compared_where_the_teacher_has_none(tmp_path):
+    teacher = vit(num_labels=5, hidden_size=64)
+    without_classes(teacher)
+    trainer = _trainer(tmp_path, teacher, method="embedding")
+    attach_head_similarity(trainer, teacher)
+    trainer.train()
+    assert not any("head_cosine_mean" in row for row in trainer.state.log_history)

@@ -1,5 +1,7 @@
 """Trained weights under a new classifier: the start of a fine-tuning."""
 
+import json
+
 import pytest
 import torch
 from toys import assert_same, resnet, snapshot, vit
@@ -87,3 +89,13 @@ def test_a_damaged_backbone_is_refused(tmp_path):
         load_with_new_head(str(tmp_path), NAMES)
     with pytest.raises(ValueError, match="`new_head` in a recipe"):
         load_classifier(str(tmp_path))
+
+
+@pytest.mark.parametrize("names", [["ant", "bee"], ["ant", "bee", "cat", "dog", "eel", "fox"]])
+def test_a_timm_network_from_a_folder_keeps_its_new_names(names, tmp_path):
+    model = _timm()
+    model.config.label_names = ["a", "b", "c", "d", "e", "f"]
+    model.save_pretrained(tmp_path / "first")
+    loaded = load_with_new_head(str(tmp_path / "first"), names)
+    loaded.save_pretrained(tmp_path / "second")
+    assert json.loads((tmp_path / "second" / "config.json").read_text())["label_names"] == names

@@ -8,9 +8,10 @@ from safetensors.torch import load_file, save_file
 from toys import ToyImages, arguments, resnet, vit
 
 from headshare_hf import DistillationTrainer, HeadShareImageProcessor
+from headshare_hf.data.input_adapter import InputAdapter
 from headshare_hf.models import CosineHead
 from headshare_hf.trainer import load_teacher
-from headshare_hf.trainer.teacher import read_by, teacher_autocast
+from headshare_hf.trainer.teacher import FrozenTeacher, read_by, teacher_autocast
 
 
 def test_the_trainer_feeds_the_teacher_its_own_statistics(tmp_path):
@@ -114,3 +115,15 @@ def test_a_cosine_head_in_half_precision_gives_the_gradient_of_its_float32_copy(
         gradients.append(torch.autograd.grad(loss, rows)[0])
     difference, length = (vector.norm() for vector in (gradients[0] - gradients[1], gradients[1]))
     assert 0 < length and difference <= 1e-5 * length
+
+
+@pytest.mark.parametrize("fold", [False, None])
+def test_a_teacher_of_this_package_computes_its_scores_outside_of_autocast(fold):
+    teacher = resnet(seed=2)
+    with torch.no_grad():
+        teacher.classifier.weight.mul_(10)
+    autocast = teacher_autocast("bfloat16", torch.device("cpu"), None)
+    frozen = FrozenTeacher(teacher, torch.device("cpu"), InputAdapter(None, None), autocast, fold=fold)
+    output = frozen(torch.randn(4, 3, 16, 16))
+    assert output.logits.dtype == torch.float32
+    assert torch.allclose(output.logits, teacher.classifier(output.embeddings.float()), atol=1e-5)

@@ -94,6 +94,52 @@ def test_the_best_checkpoint_is_chosen_by_pairs(images, pairs, tmp_path):
     assert "eval_colors_auc" not in (trainer.evaluate() if images else {})
 
 
+@pytest.mark.parametrize(
+    "images, fields, every, message",
+    [
+        (
+            None,
+            {"metric_for_best_model": "lfw_auc"},
+            1,
+            "is 'lfw_auc', and the pairs give colors_accuracy, colors_auc",
+        ),
+        (None, {"metric_for_best_model": "colors_tar@far=1e-3/at_most"}, 1, "the pairs give colors_accuracy"),
+        (ToyImages(16), {"metric_for_best_model": "eval_colors_auk"}, 1, "is 'colors_auk', and the pairs give"),
+        (ToyImages(16), {"metric_for_best_model": "colors_auc"}, 2, "known after every 2 epochs"),
+        (
+            ToyImages(16),
+            {"metric_for_best_model": "colors_auc", "eval_strategy": "steps", "save_strategy": "steps"},
+            1,
+            "`eval_strategy` 'steps'; set that to 'epoch'",
+        ),
+    ],
+)
+def test_a_best_checkpoint_that_could_not_be_chosen_is_refused(images, fields, every, message, pairs, tmp_path):
+    fields = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True, **fields}
+    verifier = Verifier([pairs], _processor(), every_epochs=every)
+    with pytest.raises(ValueError, match=message):
+        DistillationTrainer(
+            resnet(), arguments(tmp_path, **fields), train_dataset=ToyImages(), eval_dataset=images, verifier=verifier
+        )
+
+
+def test_other_metrics_choose_as_ever(pairs, tmp_path):
+    fields = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+    args = arguments(tmp_path, metric_for_best_model="accuracy", **fields)
+    verifier = Verifier([pairs], _processor(), every_epochs=2)
+    trainer = DistillationTrainer(
+        resnet(), args, train_dataset=ToyImages(), eval_dataset=ToyImages(16), verifier=verifier
+    )
+    trainer.train()
+    assert trainer.state.best_metric > 0
+
+
+def test_the_best_equal_error_rate_is_the_lowest(tmp_path):
+    assert arguments(tmp_path, metric_for_best_model="lfw_eer").greater_is_better is False
+    assert arguments(tmp_path, metric_for_best_model="lfw_auc").greater_is_better is True
+    assert arguments(tmp_path, metric_for_best_model="lfw_eer", greater_is_better=True).greater_is_better is True
+
+
 def test_intervals_are_those_of_the_bootstrap(pairs):
     verifier = Verifier([pairs], _processor(), far_targets=(0.1,), bootstrap=30)
     results = verifier(resnet().eval())

@@ -1,5 +1,6 @@
 """Folders of image files, one subfolder per class."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,12 +74,15 @@ def files_below(root: Path, above: frozenset[str] = frozenset()) -> Iterator[Pat
     real = os.path.realpath(root)
     if real in above:
         return
-    for entry in os.scandir(root):
-        if entry.is_dir():
-            yield from files_below(Path(entry.path), above | {real})
-        else:
-            # Also a link that leads nowhere, which is an image that is missing.
-            yield Path(entry.path)
+    with contextlib.suppress(PermissionError):
+        # Such as `lost+found`, at the root of a volume.
+        for entry in os.scandir(root):
+            path = Path(entry.path)
+            if not path.is_dir():
+                # Also a link that leads nowhere, which is an image that is missing.
+                yield path
+            elif not entry.name.startswith("."):
+                yield from files_below(path, above | {real})
 
 
 def _is_image(path: Path, root: Path) -> bool:

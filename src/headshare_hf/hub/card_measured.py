@@ -134,8 +134,8 @@ def add_results(folder: str | Path, results: str | Path) -> None:
 
     Raises:
         FileNotFoundError: There are no such results.
-        ValueError: They are of stored features, of other weights or of another image processor, or no results; or the
-            card is missing, or is none that [`render_card`] wrote.
+        ValueError: They are of stored features, of other weights, of another image processor or of another precision than
+            float32, or no results; or the card is missing, or is none that [`render_card`] wrote.
     """
     path, card_path = Path(results), Path(folder) / CARD_FILE
     if not card_path.is_file():
@@ -207,6 +207,12 @@ def _read_sets(path: Path, folder: Path) -> tuple[dict[str, Any], list[_Set]]:
 def _check_model(model: Mapping[str, Any], path: Path, folder: Path) -> None:
     if "features" in model:
         raise ValueError(f"{path} has the results of stored features, and nothing says which weights made them")
+    precision = model.get("precision", "float32")
+    if precision != "float32":
+        raise ValueError(
+            f"{path} has the results of a network that computed in {precision}, which the card has no place for; evaluate it "
+            "without `--mixed_precision` and give that `results.json`"
+        )
     own = load_face_model(str(folder)).describe()
     for key, what in _IDENTIFYING.items():
         if model[key] != own[key]:

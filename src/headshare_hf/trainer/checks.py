@@ -8,8 +8,6 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..data import shared_identities
-from ..evaluation import Verifier
 from ..losses import LossWeights
 from ..losses.companions import AdaDistillLoss, SimKDLoss
 from ..losses.products import has_bfloat16
@@ -221,21 +219,6 @@ def check_model(model: Any, role: str) -> None:
             f"the student holds {half[0]} and others in half precision; load it with `dtype=torch.float32` and choose "
             "the precision of the training with `bf16` or `fp16`"
         )
-
-
-def check_identities(verifier: Verifier, train_dataset: Any) -> None:
-    """
-    Warns where people of the verification sets are trained on: the result then says little about strangers.
-
-    It is a warning because published numbers are made that way too: MS-Celeb-1M shows some people of the test sets.
-    """
-    known = getattr(train_dataset, "label_names", None) or []
-    for pairs in verifier.sets:
-        shared = shared_identities(known, pairs.names or [])
-        if shared:
-            logger.warning(
-                "%d of the people of %s are also in the training set, e.g. %s", len(shared), pairs.name, shared[0]
-            )
 
 
 def check_dataset(dataset: Any, model: nn.Module, name: str) -> None:

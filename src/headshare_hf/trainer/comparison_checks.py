@@ -88,6 +88,11 @@ def _check_network(section: str, content: Any) -> None:
     check_names(section, content, field_names(ModelArguments))
     if not content.get("backbone") and not content.get("name_or_path"):
         raise ValueError(f"`{section}` needs `backbone`, a new network, or `name_or_path`, trained weights")
+    if content.get("embeddings_only"):
+        raise ValueError(
+            f"`{section}.embeddings_only` has no place here: a comparison judges its teacher by its classes; compare by runs of "
+            "examples/run_distill.py"
+        )
 
 
 def _check_row(row: Any, content: Any, methods: Mapping[str, Any]) -> None:

@@ -12,7 +12,16 @@ from .comparison_checks import TEACHER
 # What all rows have in common. Rows may be added, and seeds; anything else makes another comparison.
 _COMMON = ("data", "student", "teacher", "training", "teacher_training", "teacher_seed", "test_split")
 # Where the images lie, how fast they are read, and what people call them changes no result.
-_PLACES = ("name", "cache_images", "image_cache", "title", "license", "weights_license")
+_PLACES = (
+    "name",
+    "cache_images",
+    "image_cache",
+    "title",
+    "license",
+    "weights_license",
+    "weights_license_name",
+    "weights_license_link",
+)
 # Folders and machines, and what says how fast a run is or how much of it is shown.
 SPEED = (
     "output_dir",

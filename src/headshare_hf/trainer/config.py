@@ -171,6 +171,9 @@ class DistillationConfig(TrainingArguments):
         if self.accelerator_config is None and torch.accelerator.is_available() and not self.use_cpu:
             # Batches come from pinned memory, so their copy to the device need not be waited for.
             self.accelerator_config = {"non_blocking": True}
+        if self.greater_is_better is None and str(self.metric_for_best_model).endswith("_eer"):
+            # transformers takes what is no loss for something to be high.
+            self.greater_is_better = False
         super().__post_init__()
         if self.optim_args is None and optimizer_name(self) == "sgd":
             self.optim_args = "momentum=0.9"

@@ -10,6 +10,7 @@ from ..models import HeadShareConfig, HeadShareForImageClassification, HeadShare
 
 # Where a trained network would have classes.
 _CLASSES = 2
+_LINEAR = {"head_type": "linear", "head_scale": None, "head_margin": None, "head_gradient": "true"}
 
 
 def as_teacher(model: Any) -> Any:
@@ -23,7 +24,7 @@ def as_teacher(model: Any) -> Any:
     if not isinstance(model, HeadShareModel):
         return model
     place = model.config.name_or_path
-    config = HeadShareConfig.from_dict({**model.config.to_dict(), "head_type": "linear", "id2label": None})
+    config = HeadShareConfig.from_dict({**model.config.to_dict(), **_LINEAR, "id2label": None})
     config.num_labels, config.name_or_path = _CLASSES, place
     # Its weights are those of the model itself: they are neither copied nor drawn.
     with torch.device("meta"):

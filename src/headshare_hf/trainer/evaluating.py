@@ -11,7 +11,7 @@ from ..evaluation.processes import broadcast as shared_by_main
 from ..losses import cross_entropy
 from ..models import EmbeddingTap
 from .callbacks import VerificationCallback
-from .checks import check_identities
+from .pair_checks import check_best_metric, check_identities
 from .publishing import PublishingTrainer
 from .student_module import StudentOutput
 from .teacher import FrozenTeacher
@@ -35,6 +35,7 @@ class EvaluatingTrainer(PublishingTrainer):
             model.config.verification_thresholds = None
         if verifier is not None:
             check_identities(verifier, train_dataset)
+            check_best_metric(verifier, self.args, self.eval_dataset)
             self.add_callback(VerificationCallback(self))
 
     def _in_layout(self, pixel_values: torch.Tensor) -> torch.Tensor:

@@ -62,8 +62,7 @@ def load_with_new_head(name_or_path: str, label_names: Sequence[str], revision: 
     with explained(network, {"revision": revision}, CONFIG_FILE):
         config = AutoConfig.from_pretrained(network, revision=revision)
     # Afterwards, because the configuration of a timm network takes its own labels before those it is given.
-    config.id2label = dict(enumerate(label_names))
-    config.label2id = {name: index for index, name in config.id2label.items()}
+    name_classes(config, label_names)
     if isinstance(config, HeadShareConfig):
         # Its class centers, where it has any, are in a file that need not be there.
         model: Any = HeadShareForImageClassification(config)
@@ -111,6 +110,15 @@ def _load_embedder(name_or_path: str, revision: str | None = None, **kwargs: Any
     model, broken = _load(network, revision, **kwargs)
     _check_outside(name_or_path, model, broken)
     return without_classes(model)
+
+
+def name_classes(config: Any, label_names: Sequence[str]) -> None:
+    """Sets the names of the classes in the configuration of a model."""
+    config.id2label = dict(enumerate(label_names))
+    config.label2id = {name: index for index, name in config.id2label.items()}
+    if hasattr(config, "label_names"):
+        # The configuration of a timm network writes these, once it was read with some.
+        config.label_names = list(label_names)
 
 
 def _check_outside(name_or_path: str, model: nn.Module, broken: list[str]) -> None:

@@ -11,7 +11,7 @@ from ..data.images import LabeledSplit
 from ..evaluation import Verifier
 from ..hub.card_checks import check_commerce
 from ..models import HeadShareConfig, HeadShareForImageClassification, HeadShareImageProcessor
-from .loading import load_classifier, load_teacher, load_with_new_head
+from .loading import load_classifier, load_teacher, load_with_new_head, name_classes
 from .recipe_sections import HELD_OUT, DataArguments, ModelArguments, Recipe, VerificationArguments
 from .runs import StudentHeadStages, attach_head_similarity, run_or_reuse, run_student_head_kd
 from .trainer import DistillationTrainer
@@ -200,8 +200,7 @@ def _name_classes(model: Any, label_names: list[str]) -> None:
         raise ValueError(
             f"`same_label_order` is set, but the model has {model.config.num_labels} classes and the data {len(label_names)}"
         )
-    model.config.id2label = dict(enumerate(label_names))
-    model.config.label2id = {name: index for index, name in enumerate(label_names)}
+    name_classes(model.config, label_names)
 
 
 def check_recipe(recipe: Recipe) -> None:

@@ -13,6 +13,7 @@ from . import run_folder
 from .callbacks import HeadSimilarityCallback
 from .checkpointing import load_weights
 from .config import DistillationConfig
+from .embedder import has_classes
 from .methods import get_method
 from .trainer import DistillationTrainer
 
@@ -159,8 +160,11 @@ def attach_head_similarity(trainer: DistillationTrainer, reference: nn.Module) -
     """
     Adds a [`HeadSimilarityCallback`] that writes into the run's folder, where there are two heads to compare.
 
-    Plain KD takes teachers without a shareable classifier, and embeddings may differ in width: nothing is added then.
+    Plain KD takes teachers without a shareable classifier, a teacher may be read by its embedding alone, and embeddings may
+    differ in width: nothing is added then.
     """
+    if not has_classes(reference):
+        return
     try:
         plot = trainer.folder / "head_similarity.png"
         callback = HeadSimilarityCallback(trainer, reference, plot=plot)

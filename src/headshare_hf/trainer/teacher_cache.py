@@ -1,5 +1,6 @@
 """A teacher that does not run: what it said is looked up, for every view of every image."""
 
+import contextlib
 import copy
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from torch import nn
 from ..data import collate
 from ..data.input_adapter import InputStatistics
 from ..losses import TeacherMoments, teacher_moments
-from ..models import find_classifier
+from ..models import HeadShareForImageClassification, find_classifier
 from .teacher import FrozenTeacher, TeacherOutput, read_by
 from .teacher_rows import TeacherCacheError, TeacherRows
 
@@ -111,8 +112,9 @@ class CachedTeacher:
             return TeacherOutput(None, None, TeacherMoments(rows[:, :-1], rows[:, -1]))
         if not self._use.logits:
             return TeacherOutput(None, rows)
-        with torch.no_grad(), self._autocast():
-            # As the teacher itself does, in whatever precision.
+        # As the teacher itself does: those of this package leave autocast for their scores.
+        is_ours = isinstance(self.model, HeadShareForImageClassification)
+        with torch.no_grad(), contextlib.nullcontext() if is_ours else self._autocast():
             return TeacherOutput(self.classifier(rows.to(self.classifier.weight.dtype)), rows)
 
     def prepare(self, in_layout: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
