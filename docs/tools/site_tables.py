@@ -10,6 +10,7 @@ from typing import Any
 from benchmark_growth import bends, growth
 from benchmark_tables import markdown, seconds, targets
 from benchmark_text import chunk_counts, compiled_steps, contrastive_bound, slow_forms, trainer_cost
+from site_answers import QUESTIONS, answers
 from site_needs import HEADINGS, needs
 from site_pooled import pooled
 
@@ -161,6 +162,8 @@ for _render in (
 # Of all comparisons together.
 for _name, _baseline in {"kd": "kd", "th_kd": "th_kd_0.5"}.items():
     TABLES[f"pooled_{_name}"] = partial(pooled, _baseline)
+for _name in QUESTIONS:
+    TABLES[f"answers_{_name}"] = partial(answers, _name)
 # Of every comparison that is stored, its accuracies, its teachers, and what its methods do to the embedding.
 for _path in sorted(RESULTS.glob("compare_*.json")):
     TABLES[_path.stem] = partial(_from_file, _path, render_comparison)
