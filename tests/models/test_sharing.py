@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from headshare_hf import HeadShareModel, share_head
-from headshare_hf.models import check_label_maps, embedding_tap, find_classifier
+from headshare_hf.models import check_label_maps, embedding_tap, find_classifier, with_head_length
 
 
 WIDTH, NUM_LABELS = 64, 5
@@ -271,3 +271,24 @@ def test_a_tapped_model_can_be_copied_and_sent():
             # Of the copy alone.
             assert model(pixel_values=images).logits.shape == (2, 5)
             assert torch.equal(other(pixel_values=images).logits, expected)
+
+
+def test_a_head_of_another_length_decides_the_same():
+    model = resnet(seed=1).eval()
+    before = snapshot(model)
+    longer = with_head_length(model, 3.5)
+    assert_same(snapshot(model), before)
+    assert torch.linalg.vector_norm(longer.classifier.weight.detach(), dim=1).mean() == pytest.approx(3.5, rel=1e-5)
+    images = torch.randn(4, 3, 16, 16)
+    factor = longer.classifier.weight[0, 0] / model.classifier.weight[0, 0]
+    torch.testing.assert_close(longer(images).logits, factor * model(images).logits)
+
+
+@pytest.mark.parametrize(
+    "model, length, message",
+    [(resnet, 0.0, "length of class vectors is 0.0; it must be positive"), (resnet, float("nan"), "is nan"),
+     (lambda: resnet(head_type="arcface"), 2.0, "class centers of a MarginHead have no length that matters")],
+)  # fmt: skip
+def test_a_length_without_effect_is_refused(model, length, message):
+    with pytest.raises(ValueError, match=message):
+        with_head_length(model(), length)

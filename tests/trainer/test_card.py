@@ -330,6 +330,7 @@ SECTIONS = {"student": {"backbone": "resnet8"}, "data": {"name": "a"}, "training
         ("data", {"title": "Digits | letters"}, r"`data.title` is .*; it must be one line without '\|'"),
         ("data", {"license": ""}, "`data.license` is ''; a model card needs it"),
         ("data", {"image_size": 224, "resize": 200}, "`data.resize` is 200, out of which `image_size` 224 cannot be cut"),
+        ("student", {"backbone": "resnet8", "shared_head_length": 2.0}, "`shared_head_length` has no effect without"),
         ("verification", {"preparation": "one\ntwo"}, "`verification.preparation` is .* must be one line"),
     ],
 )  # fmt: skip

@@ -21,6 +21,7 @@ from headshare_hf import (
     run_student_head_kd,
 )
 from headshare_hf.data import ImageClassificationDataset, load_images
+from headshare_hf.models import with_head_length
 from headshare_hf.trainer import NonFiniteLossError, RunFolderError, is_finished, last_checkpoint, run_or_reuse
 from headshare_hf.trainer.runs import FINAL_STUDENT, SHARED_TEACHER, TEMPORARY_STUDENT
 
@@ -279,6 +280,17 @@ def test_the_temporary_student_may_be_distilled_too(tmp_path):
     record = json.loads((tmp_path / TEMPORARY_STUDENT / "run.json").read_text())["identity"]
     assert record["method"] == "kd" and record["num_train_epochs"] == "1"
     assert all("eval_accuracy" in result for result in results.values())
+
+
+def test_the_shared_head_may_get_another_length(tmp_path):
+    trained = resnet(seed=9)
+    final, _ = _chain(tmp_path, _stages(temporary_student=trained, head_length=1.5), student_head="teacher_frozen")
+    for name in (SHARED_TEACHER, FINAL_STUDENT):
+        head = HeadShareForImageClassification.from_pretrained(tmp_path / name).classifier
+        assert torch.equal(head.weight, with_head_length(trained, 1.5).classifier.weight)
+        assert torch.linalg.vector_norm(head.weight.detach(), dim=1).mean() == pytest.approx(1.5, rel=1e-5)
+    with pytest.raises(RunFolderError, match="holds another run: `shared_head`"):
+        _chain(tmp_path, _stages(temporary_student=trained, head_length=1.4), student_head="teacher_frozen")
 
 
 def test_a_student_that_is_trained_already_is_not_trained_again(tmp_path):

@@ -9,7 +9,15 @@ from .heads import IGNORED_LABEL, CosineHead
 from .image_processing_headshare import HeadShareImageProcessor
 from .modeling_headshare import HeadShareForImageClassification, HeadShareModel
 from .pretrained_headshare import LOADING_PROBLEMS
-from .sharing import EmbeddingTap, check_head_fits, check_label_maps, embedding_tap, find_classifier, share_head
+from .sharing import (
+    EmbeddingTap,
+    check_head_fits,
+    check_label_maps,
+    embedding_tap,
+    find_classifier,
+    share_head,
+    with_head_length,
+)
 
 
 AutoConfig.register("headshare", HeadShareConfig)
@@ -41,4 +49,5 @@ __all__ = [
     "find_classifier",
     "load_class_centers",
     "share_head",
+    "with_head_length",
 ]

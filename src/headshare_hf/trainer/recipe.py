@@ -10,7 +10,7 @@ from ..data import ImageClassificationDataset, draw_pairs, hold_out_classes, loa
 from ..data.images import LabeledSplit
 from ..evaluation import Verifier
 from ..hub.card_checks import check_commerce
-from ..models import HeadShareConfig, HeadShareForImageClassification, HeadShareImageProcessor
+from ..models import HeadShareConfig, HeadShareForImageClassification, HeadShareImageProcessor, with_head_length
 from .loading import load_classifier, load_teacher, load_with_new_head, name_classes
 from .recipe_sections import HELD_OUT, DataArguments, ModelArguments, Recipe, VerificationArguments
 from .runs import StudentHeadStages, attach_head_similarity, run_or_reuse, run_student_head_kd
@@ -254,6 +254,8 @@ def _run_single(recipe: Recipe, data: RecipeData) -> tuple[DistillationTrainer, 
     student = build_model(recipe.student, recipe.data, data.label_names, args.seed)
     teacher, processor = build_teacher(recipe.teacher, data.label_names) if recipe.teacher else (None, None)
     shared = load_classifier(recipe.student.shared_head_from) if recipe.student.shared_head_from else None
+    if shared is not None and recipe.student.shared_head_length is not None:
+        shared = with_head_length(shared, recipe.student.shared_head_length)
     trainer = DistillationTrainer(
         student,
         args,
@@ -281,6 +283,7 @@ def _run_chain(recipe: Recipe, data: RecipeData) -> tuple[DistillationTrainer, d
         temporary_student=load_classifier(options.temporary_student) if options.temporary_student else None,
         temporary_epochs=options.temporary_epochs,
         teacher_epochs=options.teacher_epochs,
+        head_length=options.head_length,
     )
     trainer, results = run_student_head_kd(stages, recipe.training, **data.for_trainer())
     return trainer, {**results[list(results)[-1]], "runs": results}

@@ -36,6 +36,7 @@ class ModelArguments:
         init_seed (`int`, *optional*): Seed of random weights. Default: that of the training.
         shared_head_from (`str`, *optional*): Section `student` only: Hub id or folder of a model whose classifier is
             copied and frozen before training, as in the middle run of SH-KD.
+        shared_head_length (`float`, *optional*): With `shared_head_from`: see [`with_head_length`].
         same_label_order (`bool`): For trained weights that name the classes otherwise than the data ("tench" and
             "tench, Tinca tinca"): the caller vouches that class i is the same, and the names of the data are used.
     """
@@ -57,6 +58,7 @@ class ModelArguments:
     shared_head_from: str | None = field(
         default=None, metadata={"help": "Student whose frozen head is trained around."}
     )
+    shared_head_length: float | None = field(default=None, metadata={"help": "Mean length of its class vectors."})
     same_label_order: bool = field(default=False, metadata={"help": "Trained weights number the classes as the data."})
 
     def __post_init__(self) -> None:
@@ -68,6 +70,8 @@ class ModelArguments:
             raise ValueError(
                 "`new_head` is for trained weights (`name_or_path`) whose classes are others (without `same_label_order`)"
             )
+        if self.shared_head_length is not None and self.shared_head_from is None:
+            raise ValueError("`shared_head_length` has no effect without `shared_head_from`; leave it out")
         if self.embeddings_only and self.same_label_order:
             raise ValueError(
                 "`same_label_order` has no effect with `embeddings_only`, which reads no class; leave it out"
@@ -178,12 +182,15 @@ class StudentHeadArguments:
         temporary_method (`str`): Method of the temporary student; anything but `plain` needs a trained teacher.
         temporary_epochs (`float`, *optional*): Its epochs.
         teacher_epochs (`float`, *optional*): Its epochs.
+        head_length (`float`, *optional*): Mean length of the class vectors that the teacher is trained around, in place of
+            that which the temporary student gave them; see [`with_head_length`].
     """
 
     temporary_student: str | None = field(default=None, metadata={"help": "A student that is trained already."})
     temporary_method: str = field(default="plain", metadata={"help": "Method of the temporary student."})
     temporary_epochs: float | None = field(default=None, metadata={"help": "Its epochs."})
     teacher_epochs: float | None = field(default=None, metadata={"help": "Its epochs."})
+    head_length: float | None = field(default=None, metadata={"help": "Mean length of the shared class vectors."})
 
 
 @dataclass

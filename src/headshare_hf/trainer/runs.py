@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from ..models import HeadShareConfig
+from ..models import HeadShareConfig, with_head_length
 from . import run_folder
 from .callbacks import HeadSimilarityCallback
 from .checkpointing import load_weights
@@ -88,6 +88,8 @@ class StudentHeadStages:
         temporary_student (`nn.Module`, *optional*): A student that is trained already; the first run is then left out.
         temporary_epochs (`float`, *optional*): Epochs of the first run; those of the last by default.
         teacher_epochs (`float`, *optional*): Epochs of the second run; those of the last by default.
+        head_length (`float`, *optional*): Mean length of the class vectors of the second run, in place of that which the
+            temporary student gave them; see [`with_head_length`].
     """
 
     new_student: Callable[[int], nn.Module]
@@ -98,6 +100,7 @@ class StudentHeadStages:
     temporary_student: nn.Module | None = None
     temporary_epochs: float | None = None
     teacher_epochs: float | None = None
+    head_length: float | None = None
 
     def __post_init__(self) -> None:
         unused = self.temporary_method != "plain" or self.teacher is not None or self.temporary_epochs is not None
@@ -134,7 +137,7 @@ def run_student_head_kd(
     shared = DistillationTrainer(
         stages.new_teacher(args.seed),
         _stage(args, folder / SHARED_TEACHER, "plain", stages.teacher_epochs),
-        shared_head_from=temporary,
+        shared_head_from=temporary if stages.head_length is None else with_head_length(temporary, stages.head_length),
         **trainer_kwargs,
     )
     results[SHARED_TEACHER] = run_or_reuse(shared)
