@@ -80,7 +80,7 @@ def write_verification_bin(path: str | os.PathLike, pairs: "VerificationSet") ->
     ```
     """
     path = Path(path)
-    check_bin_folds(pairs)
+    check_bin_folds(pairs, path)
     images = [_encoded(entry, pairs.name, number) for number, entry in enumerate(pairs.images)]
     order = np.stack([pairs.index_a, pairs.index_b], axis=1).ravel().tolist()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,14 +89,18 @@ def write_verification_bin(path: str | os.PathLike, pairs: "VerificationSet") ->
     return path
 
 
-def check_bin_folds(pairs: "VerificationSet") -> None:
+def check_bin_folds(pairs: "VerificationSet", path: str | os.PathLike = "a .bin") -> None:
     """
+    Args:
+        pairs ([`VerificationSet`]): The pairs.
+        path (`str` or `os.PathLike`, *optional*): What the message calls the file.
+
     Raises:
         ValueError: The folds of the pairs are not those that readers of [`write_verification_bin`] will use.
     """
     if pairs.folds is not None and not np.array_equal(pairs.folds, contiguous_folds(len(pairs))):
         raise ValueError(
-            f"{pairs.name} has folds that a .bin cannot keep: readers take ten neighboring parts of equal size"
+            f"{pairs.name} has folds that {path} cannot keep: readers take ten neighboring parts of equal size"
         )
 
 
