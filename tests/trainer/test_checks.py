@@ -161,6 +161,10 @@ def test_parameters_without_a_gradient_are_looked_for_in_students_of_others(tmp_
         args = arguments(tmp_path / type(student).__name__)
         DistillationTrainer(student, args, train_dataset=ToyImages())
         assert args.ddp_find_unused_parameters is expected
+    # Layers of losses are called outside of what DDP wraps, which its search does not bear.
+    args = arguments(tmp_path / "layers", method="srrl")
+    DistillationTrainer(vit(), args, teacher=vit(seed=1), train_dataset=ToyImages())
+    assert args.ddp_find_unused_parameters is False
     args = arguments(tmp_path / "asked", ddp_find_unused_parameters=True)
     DistillationTrainer(resnet(), args, train_dataset=ToyImages())
     assert args.ddp_find_unused_parameters is True

@@ -20,13 +20,20 @@ def wants_deepspeed(args: Any) -> bool:
     return bool(args.deepspeed) or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
 
 
-def resolve_ddp(args: Any, student: Any) -> None:
+def resolve_ddp(args: Any, student: Any, has_loss_layers: bool) -> None:
     """
     Decides `ddp_find_unused_parameters` where the user has not: all parameters of this package's students get a gradient, so
     that DDP need not search the graph at each step. Those of others may not, as a part of CLIP's.
+
+    Args:
+        args ([`DistillationConfig`]): Whose field is set.
+        student (`nn.Module`): What learns.
+        has_loss_layers (`bool`): Whether losses with layers learn too: they are called outside of what DDP wraps, and its
+            search would count them as unused, and then meet them.
     """
-    if args.ddp_find_unused_parameters is None and isinstance(student, HeadShareForImageClassification):
-        args.ddp_find_unused_parameters = False
+    if args.ddp_find_unused_parameters is None:
+        known = has_loss_layers or isinstance(student, HeadShareForImageClassification)
+        args.ddp_find_unused_parameters = False if known else None
 
 
 def check_backends(trainer: Any) -> None:

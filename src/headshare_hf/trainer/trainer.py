@@ -102,7 +102,6 @@ class DistillationTrainer(OptimizingTrainer):
         shared_head_from = given_classifier(shared_head_from)
         check_run(model, teacher, args, train_dataset, eval_dataset)
         resolve_softening(args, model, teacher)
-        resolve_ddp(args, model)
         self._prepare_heads(model, teacher, args, shared_head_from)
         self.identity = run_identity(model, teacher, shared_head_from, args, (train_dataset, eval_dataset))
         self.objective: DistillationObjective = DistillationObjective(
@@ -121,6 +120,7 @@ class DistillationTrainer(OptimizingTrainer):
             model, teacher, args, train_dataset, adapter, not self._chunked, self._needs_embedding
         )
         self._auxiliaries = trained.auxiliaries if isinstance(trained, StudentModule) else nn.ModuleDict()
+        resolve_ddp(args, model, len(self._auxiliaries) > 0)
         self._teacher_part: nn.Module | None = None
         self._tap = embedding_tap(model) if trained is model and self._needs_embedding else None
         kwargs.setdefault("data_collator", collate)
