@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from statistics import mean
 
 import pytest
 
@@ -47,3 +48,109 @@ def test_every_row_of_the_questions_is_one_of_the_comparisons():
     }
     asked = {row for lines in site_answers.QUESTIONS.values() for pair in lines.values() for row in pair}
     assert asked <= known
+
+
+# What the page says of two rows: the second is ahead of the first, behind it, or not told apart from it.
+AHEAD, BEHIND, UNDECIDED = "ahead", "behind", "undecided"
+SETS = ("omniglot", "tiny_imagenet_100", "cifar10", "grocery_store")
+
+
+def _found(name, baseline, row):
+    return site_answers.difference(site_answers.RESULTS / f"compare_{name}.json", baseline, row)
+
+
+def _verdict(found):
+    if found.low > 0:
+        return AHEAD
+    return BEHIND if found.high < 0 else UNDECIDED
+
+
+@pytest.mark.parametrize(
+    "baseline, row, verdicts",
+    [
+        ("kd", "th_kd_0.25", (UNDECIDED, UNDECIDED, UNDECIDED, None)),
+        ("kd", "th_kd_0.5", (UNDECIDED, UNDECIDED, UNDECIDED, UNDECIDED)),
+        ("kd", "th_kd_1.0", (BEHIND, UNDECIDED, UNDECIDED, UNDECIDED)),
+        ("kd", "th_kd_reference", (UNDECIDED, UNDECIDED, BEHIND, UNDECIDED)),
+        ("kde", "th_kde", (UNDECIDED, UNDECIDED, BEHIND, None)),
+        ("th_kd_0.5", "sh_kd_distilled", (AHEAD, AHEAD, UNDECIDED, UNDECIDED)),
+        ("th_kd_0.5", "sh_kde", (AHEAD, AHEAD, UNDECIDED, UNDECIDED)),
+        ("th_kd_0.5", "sh_kd", (UNDECIDED, UNDECIDED, UNDECIDED, BEHIND)),
+        ("kd", "sh_kd_distilled", (AHEAD, AHEAD, BEHIND, UNDECIDED)),
+        ("kd", "sh_kd", (UNDECIDED, UNDECIDED, UNDECIDED, BEHIND)),
+        ("sh_kd", "sh_kd_frozen", (UNDECIDED, None, UNDECIDED, None)),
+        ("sh_kd_distilled", "sh_kd_distilled_frozen", (UNDECIDED, UNDECIDED, BEHIND, None)),
+        ("kd", "kd_3x", (AHEAD, AHEAD, AHEAD, None)),
+        ("kd", "kd_of_teacher_long", (AHEAD, AHEAD, UNDECIDED, UNDECIDED)),
+        ("kd_3x", "sh_kde", (UNDECIDED, BEHIND, BEHIND, None)),
+        ("kd_of_teacher_long", "sh_kde", (UNDECIDED, BEHIND, UNDECIDED, UNDECIDED)),
+        ("teacher_alone", "teacher_long", (UNDECIDED, AHEAD, AHEAD, None)),
+        ("teacher_alone", "teacher_around_kd", (UNDECIDED, AHEAD, UNDECIDED, None)),
+        ("teacher_alone", "teacher_around_student", (BEHIND, UNDECIDED, UNDECIDED, None)),
+        ("kd", "student", (BEHIND, BEHIND, BEHIND, UNDECIDED)),
+        ("kd", "kde", (UNDECIDED, UNDECIDED, UNDECIDED, AHEAD)),
+        ("kd", "simkd", (UNDECIDED, BEHIND, BEHIND, AHEAD)),
+        ("kd", "srrl", (UNDECIDED, None, BEHIND, None)),
+        ("kd", "dkd", (BEHIND, None, BEHIND, None)),
+    ],
+)
+def test_what_the_page_says_of_two_rows_holds(baseline, row, verdicts):
+    for name, verdict in zip(SETS, verdicts, strict=True):
+        if verdict is not None:
+            assert _verdict(_found(name, baseline, row)) == verdict, name
+
+
+def _page():
+    return " ".join((site_answers.RESULTS / "comparisons.md").read_text(encoding="utf-8").split())
+
+
+def _mean(name, row):
+    cells = json.loads((site_answers.RESULTS / f"compare_{name}.json").read_text(encoding="utf-8"))["cells"]
+    return 100 * mean(cell["last"]["accuracy"] for cell in cells[row]["seeds"].values())
+
+
+def test_numbers_of_the_page_are_those_of_the_files():
+    page = _page()
+    lost = -100 * _found("cifar10", "teacher_alone", "teacher_around_kd").mean
+    assert f"CIFAR-10 it is {lost:.1f} points worse in the mean" in page
+    assert f"are still not ahead of KD ({_mean('cifar10', 'kd'):.1f})" in page
+    assert (
+        round(-100 * _found("cifar10", "kd", "sh_kd_distilled").mean) == 3
+        and "the same is 3 points *behind* KD" in page
+    )
+    more = [round(-100 * _found(name, "kd_3x", "sh_kde").mean) for name in ("tiny_imagenet_100", "cifar10")]
+    assert f"and {more[0]} and {more[1]} points more on Tiny ImageNet and CIFAR-10" in page
+    teachers = [round(_mean("cifar10", row)) for row in ("teacher_long", "teacher_alone")]
+    assert f"a teacher with {teachers[0]} per cent in place of {teachers[1]} teaches" in page
+
+
+def test_no_row_of_ordinary_price_beats_kd_on_three_sets():
+    for name in SETS[:3]:
+        cells = json.loads((site_answers.RESULTS / f"compare_{name}.json").read_text(encoding="utf-8"))["cells"]
+        dear = {"num_train_epochs", "taught_by", "temporary_student"}
+        rows = [
+            row for row, found in cells.items() if not row.startswith("teacher") and not dear & found["options"].keys()
+        ]
+        assert len(rows) > 9 and not [
+            row for row in rows if row != "kd" and _verdict(_found(name, "kd", row)) == AHEAD
+        ]
+
+
+def test_the_length_of_the_shared_classifier_is_as_the_page_says():
+    page = _page()
+    stored = json.loads((site_answers.RESULTS / "head_length_cifar10.json").read_text(encoding="utf-8"))
+    lengths = {name: {row: mean(values) for row, values in found.items()} for name, found in stored["lengths"].items()}
+    ratios = sorted(round(found["kd"] / found["student"], 1) for found in lengths.values())
+    assert f"is {ratios[0]} to {ratios[-1]} times as long" in page
+    for name, title in (
+        ("omniglot", "on Omniglot"),
+        ("tiny_imagenet_100", "on Tiny ImageNet"),
+        ("cifar10", "on CIFAR-10"),
+    ):
+        found = lengths[name]
+        assert f"{found['kd']:.1f} against {found['student']:.1f} {title}" in page
+    cells = json.loads((site_answers.RESULTS / "compare_cifar10.json").read_text(encoding="utf-8"))["cells"]
+    for row in ("teacher_around_kd", "sh_kd_distilled", "sh_kde"):
+        before = mean(cells[row]["seeds"][seed]["last"]["accuracy"] for seed in stored["seeds"])
+        assert mean(found[row] for found in stored["seeds"].values()) > before
+    assert all(found["sh_kd_distilled"] < _mean("cifar10", "kd") / 100 for found in stored["seeds"].values())

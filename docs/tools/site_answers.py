@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +79,16 @@ def difference(path: Path, baseline: str, row: str) -> PairedDifference | None:
         baseline (`str`): A row, also one of teachers.
         row (`str`): Likewise.
     """
-    cells: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    cells = _cells(path)
     if not {baseline, row} <= cells.keys():
         return None
     return compare_paired(values_of({name: cells[name]["seeds"] for name in (baseline, row)}), baseline)[row]
+
+
+@cache
+def _cells(path: Path) -> Mapping[str, Any]:
+    # One page asks some thirty times, and a file has a megabyte.
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
 
 
 def _told(found: PairedDifference | None) -> str:
@@ -94,3 +101,31 @@ def _told(found: PairedDifference | None) -> str:
     mean = f"**{mean}**" if found.low > 0 or found.high < 0 else mean
     # Not to be broken at its blanks.
     return f"{mean} {interval}".replace("-", "−").replace(" ", "\u00a0")
+
+
+# Rows of a comparison that were made again with another length of the shared classifier, and what they are called.
+_SCALED = {
+    "teacher_around_kd": "teacher around the head of a student of KD",
+    "sh_kd_distilled": "student of that teacher (`sh_kd_distilled`)",
+    "sh_kde": "the same with the embedding distance (`sh_kde`)",
+}
+
+
+def head_length(folder: Path = RESULTS) -> str:
+    """The table of what the length of the shared classifier does on CIFAR-10: accuracies by seed, and paired differences."""
+    cells = _cells(folder / "compare_cifar10.json")
+    scaled = json.loads((folder / "head_length_cifar10.json").read_text(encoding="utf-8"))["seeds"]
+    columns: dict[str, dict[str, str]] = {
+        "top-1 test accuracy": _SCALED,
+        "as it is": {},
+        "as long as an ordinary one": {},
+    }
+    columns["difference"] = {}
+    for row in _SCALED:
+        before = {int(seed): cells[row]["seeds"][seed]["last"]["accuracy"] for seed in scaled}
+        after = {int(seed): found[row] for seed, found in scaled.items()}
+        columns["as it is"][row], columns["as long as an ordinary one"][row] = (
+            ", ".join(f"{100 * value:.1f}" for value in values.values()) for values in (before, after)
+        )
+        columns["difference"][row] = _told(compare_paired({"before": before, "after": after}, "before")["after"])
+    return markdown(columns, list(_SCALED))

@@ -10,7 +10,7 @@ from typing import Any
 from benchmark_growth import bends, growth
 from benchmark_tables import markdown, seconds, targets
 from benchmark_text import chunk_counts, compiled_steps, contrastive_bound, slow_forms, trainer_cost
-from site_answers import QUESTIONS, answers
+from site_answers import QUESTIONS, answers, head_length
 from site_needs import HEADINGS, needs
 from site_pooled import pooled
 
@@ -141,6 +141,7 @@ TABLES = {
     "centers": centers,
     "companions": companions,
     "exports": exports,
+    "head_length": head_length,
     "needs": requirements,
     "omniglot": omniglot,
     "sources": sources,

@@ -130,7 +130,7 @@ def _check_outside(name_or_path: str, model: nn.Module, broken: list[str]) -> No
         raise ValueError(f"{name_or_path} lacks trained values for {outside}, which are not of its classifier {own}")
 
 
-def given_classifier(model: nn.Module | str | Path | None) -> Any:
+def given_classifier(model: nn.Module | str | Path | None) -> nn.Module | None:
     """
     Args:
         model (`nn.Module`, `str` or `Path`, *optional*): A network, which is returned as it is, or what [`load_classifier`]
@@ -142,7 +142,7 @@ def given_classifier(model: nn.Module | str | Path | None) -> Any:
     return load_classifier(os.fspath(model)) if isinstance(model, str | os.PathLike) else model
 
 
-def given_teacher(teacher: nn.Module | str | Path | None, processor: Any = None) -> tuple[Any, Any]:
+def given_teacher(teacher: nn.Module | str | Path | None, processor: Any = None) -> tuple[nn.Module | None, Any]:
     """
     Args:
         teacher (`nn.Module`, `str` or `Path`, *optional*): A network, or what [`load_teacher`] takes.

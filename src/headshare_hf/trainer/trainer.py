@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -87,12 +88,12 @@ class DistillationTrainer(OptimizingTrainer):
         self,
         model: nn.Module,
         args: DistillationConfig,
-        teacher: Any = None,
+        teacher: nn.Module | str | Path | None = None,
         train_dataset: Any = None,
         eval_dataset: Any = None,
         processing_class: Any = None,
         teacher_processing_class: Any = None,
-        shared_head_from: Any = None,
+        shared_head_from: nn.Module | str | Path | None = None,
         compute_metrics: Callable[..., dict[str, float]] | None = None,
         verifier: Verifier | None = None,
         **kwargs: Any,
