@@ -70,10 +70,10 @@ def _verdict(found):
     [
         ("kd", "th_kd_0.25", (UNDECIDED, UNDECIDED, UNDECIDED, None)),
         ("kd", "th_kd_0.5", (UNDECIDED, UNDECIDED, UNDECIDED, UNDECIDED)),
-        ("kd", "th_kd_1.0", (BEHIND, UNDECIDED, UNDECIDED, UNDECIDED)),
-        ("kd", "th_kd_reference", (UNDECIDED, UNDECIDED, BEHIND, UNDECIDED)),
-        ("kde", "th_kde", (UNDECIDED, UNDECIDED, BEHIND, None)),
-        ("th_kd_0.5", "sh_kd_distilled", (AHEAD, AHEAD, UNDECIDED, UNDECIDED)),
+        ("kd", "th_kd_1.0", (BEHIND, UNDECIDED, BEHIND, UNDECIDED)),
+        ("kd", "th_kd_reference", (UNDECIDED, UNDECIDED, UNDECIDED, UNDECIDED)),
+        ("kde", "th_kde", (UNDECIDED, UNDECIDED, UNDECIDED, None)),
+        ("th_kd_0.5", "sh_kd_distilled", (AHEAD, AHEAD, BEHIND, UNDECIDED)),
         ("th_kd_0.5", "sh_kde", (AHEAD, AHEAD, UNDECIDED, UNDECIDED)),
         ("th_kd_0.5", "sh_kd", (UNDECIDED, UNDECIDED, UNDECIDED, BEHIND)),
         ("kd", "sh_kd_distilled", (AHEAD, AHEAD, BEHIND, UNDECIDED)),
@@ -85,11 +85,11 @@ def _verdict(found):
         ("kd_3x", "sh_kde", (UNDECIDED, BEHIND, BEHIND, None)),
         ("kd_of_teacher_long", "sh_kde", (UNDECIDED, BEHIND, UNDECIDED, UNDECIDED)),
         ("teacher_alone", "teacher_long", (UNDECIDED, AHEAD, AHEAD, None)),
-        ("teacher_alone", "teacher_around_kd", (UNDECIDED, AHEAD, UNDECIDED, None)),
+        ("teacher_alone", "teacher_around_kd", (UNDECIDED, AHEAD, BEHIND, None)),
         ("teacher_alone", "teacher_around_student", (BEHIND, UNDECIDED, UNDECIDED, None)),
         ("kd", "student", (BEHIND, BEHIND, BEHIND, UNDECIDED)),
         ("kd", "kde", (UNDECIDED, UNDECIDED, UNDECIDED, AHEAD)),
-        ("kd", "simkd", (UNDECIDED, BEHIND, BEHIND, AHEAD)),
+        ("kd", "simkd", (UNDECIDED, BEHIND, UNDECIDED, AHEAD)),
         ("kd", "srrl", (UNDECIDED, None, BEHIND, None)),
         ("kd", "dkd", (BEHIND, None, BEHIND, None)),
     ],
@@ -113,14 +113,11 @@ def test_numbers_of_the_page_are_those_of_the_files():
     page = _page()
     lost = -100 * _found("cifar10", "teacher_alone", "teacher_around_kd").mean
     assert f"CIFAR-10 it is {lost:.1f} points worse in the mean" in page
-    assert f"are still not ahead of KD ({_mean('cifar10', 'kd'):.1f})" in page
-    assert (
-        round(-100 * _found("cifar10", "kd", "sh_kd_distilled").mean) == 3
-        and "the same is 3 points *behind* KD" in page
-    )
+    behind = {round(-100 * _found("cifar10", row, "sh_kd_distilled").mean) for row in ("kd", "th_kd_0.5")}
+    assert behind == {2} and "the same is 2 points *behind* both" in page
     more = [round(-100 * _found(name, "kd_3x", "sh_kde").mean) for name in ("tiny_imagenet_100", "cifar10")]
-    assert f"and {more[0]} and {more[1]} points more on Tiny ImageNet and CIFAR-10" in page
-    teachers = [round(_mean("cifar10", row)) for row in ("teacher_long", "teacher_alone")]
+    assert f"and gain {more[0]} and {more[1]} points more on Tiny ImageNet and CIFAR-10" in page
+    teachers = [round(_mean("cifar10", row)) for row in ("teacher_long", "teacher")]
     assert f"a teacher with {teachers[0]} per cent in place of {teachers[1]} teaches" in page
 
 
@@ -153,4 +150,7 @@ def test_the_length_of_the_shared_classifier_is_as_the_page_says():
     for row in ("teacher_around_kd", "sh_kd_distilled", "sh_kde"):
         before = mean(cells[row]["seeds"][seed]["last"]["accuracy"] for seed in stored["seeds"])
         assert mean(found[row] for found in stored["seeds"].values()) > before
-    assert all(found["sh_kd_distilled"] < _mean("cifar10", "kd") / 100 for found in stored["seeds"].values())
+    kd = mean(cells["kd"]["seeds"][seed]["last"]["accuracy"] for seed in stored["seeds"])
+    assert f"are still not ahead of KD of the same seeds ({100 * kd:.1f})" in page
+    for row in ("sh_kd_distilled", "sh_kde"):
+        assert mean(found[row] for found in stored["seeds"].values()) < kd
