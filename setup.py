@@ -28,7 +28,10 @@ DEMO = ["gradio>=6.20"]
 # mkdocs 2 has no hooks, and no plugins.
 DOCS = ["mkdocs>=1.6.1,<2", "mkdocs-material>=9.8", "mkdocstrings>=1.0.8", "mkdocstrings-python>=2.0.11"]
 ONNX = ["onnx>=1.23", "onnxruntime>=1.31", "onnxscript>=0.7"]
+# It is built while it is installed, which is only known to work on Linux; its tests are skipped elsewhere.
+DEEPSPEED = ["deepspeed>=0.19.8; sys_platform == 'linux'"]
 EXTRAS = {
+    "deepspeed": DEEPSPEED,
     "demo": DEMO,
     "docs": DOCS,
     "onnx": ONNX,
@@ -38,6 +41,7 @@ EXTRAS = {
         "pytest-xdist>=3.6",
         "scikit-learn>=1.5",
         "playwright>=1.50",
+        *DEEPSPEED,
         *DEMO,
         *DOCS,
         *ONNX,

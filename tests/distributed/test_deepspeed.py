@@ -1,4 +1,4 @@
-"""DeepSpeed ZeRO 1 and 2 on two processes against DDP, where DeepSpeed is installed; on CPUs joined by gloo."""
+"""DeepSpeed ZeRO 1 and 2 on two processes against DDP, where DeepSpeed is installed (Linux); on CPUs joined by gloo."""
 
 import json
 import shutil
