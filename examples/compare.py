@@ -6,7 +6,8 @@ Does sharing the classifier help here, over what else could be done? One table w
 Trains the teacher and every method with every seed, each cell in a process of its own; run it again and it goes on where
 it was. The best epoch is chosen by images held out from training, and the last one is reported beside it; the test
 images choose nothing. Results are added to a JSON file, so that methods and seeds can be added later, and from it come a
-table and plots. Any field of a section can be replaced, e.g. `--data.name FOLDER --training.num_train_epochs 5`.
+table and plots; `--report` makes these of what there is, or of some `--rows` and `--seeds` of it. Any field of a section
+can be replaced, e.g. `--data.name FOLDER --training.num_train_epochs 5`.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from headshare_hf.trainer.comparison_report import render_comparison, write_repo
 from headshare_hf.trainer.comparison_results import ComparisonResults
 from headshare_hf.trainer.comparison_run import CellError, check_alone, default_jobs, run_cells
 from headshare_hf.trainer.comparison_teachers import render_teachers
+from headshare_hf.trainer.comparison_values import restrict_results
 from headshare_hf.trainer.recipe_arguments import split_overrides
 
 
@@ -31,7 +33,7 @@ def parse_options(arguments: list[str] | None = None) -> tuple[argparse.Namespac
     parser.add_argument("--config", type=Path, required=True, help="comparison in YAML or JSON")
     parser.add_argument("--output", type=Path, required=True, help="folder of all cells, the table and the plots")
     parser.add_argument("--results", type=Path, help="JSON file that results are added to; default: in --output")
-    parser.add_argument("--rows", nargs="+", help="these rows, and what they need")
+    parser.add_argument("--rows", nargs="+", help="these rows, and what they need; with --report, and the baseline")
     parser.add_argument("--seeds", nargs="+", type=int, help="these seeds, in place of those of the file")
     parser.add_argument("--jobs", type=int, help="cells at once; default: the number of accelerators, or 1")
     parser.add_argument("--accept-code", nargs="+", default=[], help="versions of the code whose results may be kept")
@@ -40,6 +42,18 @@ def parse_options(arguments: list[str] | None = None) -> tuple[argparse.Namespac
     )
     parser.add_argument("--report", action="store_true", help="table and plots of what there is, without any training")
     return parser.parse_known_args(arguments)
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """
+    Raises:
+        SystemExit: An option has an impossible value, or says how to train where nothing is trained.
+    """
+    if options.jobs is not None and options.jobs < 1:
+        raise SystemExit(f"--jobs is {options.jobs}; it must be at least 1")
+    training = {"--jobs": options.jobs, "--accept-code": options.accept_code}
+    for name in [name for name, value in training.items() if value and options.report]:
+        raise SystemExit(f"{name} says how to train, and --report trains nothing; leave one of them out")
 
 
 def run(options: argparse.Namespace, comparison: Comparison, results: ComparisonResults) -> None:
@@ -74,6 +88,8 @@ def run(options: argparse.Namespace, comparison: Comparison, results: Comparison
 def show(options: argparse.Namespace, content: dict[str, Any]) -> None:
     """Prints the tables, and writes them with the plots."""
     content = {**content, "baseline": options.baseline or content["baseline"]}
+    if options.report:
+        content = restrict_results(content, options.rows, options.seeds)
     print(f"\n{render_comparison(content)}\n\n{render_teachers(content)}\n")
     print(*write_report(content, options.output / "report"), sep="\n")
 
@@ -81,8 +97,7 @@ def show(options: argparse.Namespace, content: dict[str, Any]) -> None:
 def main(arguments: list[str] | None = None) -> None:
     options, rest = parse_options(arguments)
     check_alone()
-    if options.jobs is not None and options.jobs < 1:
-        raise SystemExit(f"--jobs is {options.jobs}; it must be at least 1")
+    check_options(options)
     comparison = read_comparison(options.config, split_overrides(rest))
     comparison.check_rows(filter(None, [options.baseline]))
     path = options.results or options.output / "results.json"
@@ -98,7 +113,7 @@ def main(arguments: list[str] | None = None) -> None:
         except CellError as error:
             failure = str(error)
     try:
-        if not all(is_teacher(row) for row in results.content["cells"]):
+        if options.report or not all(is_teacher(row) for row in results.content["cells"]):
             show(options, results.content)
     except Exception as error:
         if failure is None:

@@ -23,19 +23,23 @@ from headshare_hf import HeadShareForImageClassification, HeadShareImageProcesso
 from headshare_hf.evaluation import plot_accuracy_bars, plot_training_curves
 from headshare_hf.trainer import METHODS, last_checkpoint
 from headshare_hf.trainer.card import write_card
+from headshare_hf.trainer.config_checks import unread_options
 from headshare_hf.trainer.recipe import build_data, run_recipe
 from headshare_hf.trainer.recipe_arguments import parse_recipe
 from headshare_hf.trainer.recipe_sections import ModelArguments, Recipe, StudentHeadArguments
 
 
 TEACHER_BACKBONE = "resnet20"
+# Each run has a method of its own; the recipe is read with one to which the options of all of them may be given.
+READ_WITH = ("--training.method", "th_kde")
 
 
 def plan(recipe: Recipe, output: Path) -> dict[str, Recipe]:
     """Every row of the table, and the recipe of its run."""
 
     def run(folder: str, method: str, options: dict[str, Any] | None = None, **sections: Any) -> Recipe:
-        training = replace(recipe.training, method=method, output_dir=str(output / folder), **(options or {}))
+        given = {**unread_options(METHODS[method]), **(options or {})}
+        training = replace(recipe.training, method=method, output_dir=str(output / folder), **given)
         return replace(recipe, training=training, **sections)
 
     bigger, teacher = ModelArguments(backbone=TEACHER_BACKBONE), ModelArguments(name_or_path=str(output / "teacher"))
@@ -112,7 +116,7 @@ def main() -> None:
         parser.error("--seeds must be at least 1")
     # A bar for every small file that is read or written would bury the accuracies.
     logging.disable_progress_bar()
-    recipe = parse_recipe(["--config", options.config, *overrides])
+    recipe = parse_recipe(["--config", options.config, *overrides, *READ_WITH])
     started, table, folders = time.monotonic(), {}, {}
     for seed in range(recipe.training.seed, recipe.training.seed + options.seeds):
         cell = replace(recipe, training=replace(recipe.training, seed=seed))

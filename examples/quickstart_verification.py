@@ -31,12 +31,15 @@ from headshare_hf.evaluation.run_options import VerificationOptions
 from headshare_hf.evaluation.thresholds import check_can_calibrate
 from headshare_hf.trainer import METHODS
 from headshare_hf.trainer.card import write_card
+from headshare_hf.trainer.config_checks import unread_options
 from headshare_hf.trainer.recipe import build_data, run_recipe
 from headshare_hf.trainer.recipe_arguments import parse_recipe
 from headshare_hf.trainer.recipe_sections import ModelArguments, Recipe, StudentHeadArguments
 
 
 METRICS = ("accuracy", "auc", "eer", "tar@far=1e-2/at_most", "tar@far=1e-3/at_most")
+# Each run has a method of its own; the recipe is read with one to which the options of all of them may be given.
+READ_WITH = ("--training.method", "th_kde")
 
 
 @dataclass
@@ -73,23 +76,24 @@ def plan(recipe: Recipe, output: Path, every_method: bool) -> dict[str, Recipe]:
     if network is None or network.backbone is None:
         raise SystemExit("the recipe needs a section `teacher` with the `backbone` to train as teacher")
 
-    def run(folder: str, changes: dict[str, Any], **sections: Any) -> Recipe:
-        training = replace(recipe.training, output_dir=str(output / folder), **changes)
+    def run(folder: str, method: str, changes: dict[str, Any] | None = None, **sections: Any) -> Recipe:
+        given = {**unread_options(METHODS[method]), **(changes or {})}
+        training = replace(recipe.training, method=method, output_dir=str(output / folder), **given)
         return replace(recipe, training=training, **{"teacher": None, **sections})
 
     # The same weights for every method with a KL part, so that they differ in what they share alone.
     same = {"ce_weight": METHODS["th_kd_coupled"].ce, "kd_weight": METHODS["th_kd_coupled"].kd}
     runs = {
-        "teacher": run("teacher", {"method": "plain", "kd_scale": None}, student=network),
-        "student alone": run("alone", {"method": "plain", "kd_scale": None}),
-        "TH-KD": run("th_kd", {"method": "th_kd_coupled"}, teacher=trained),
+        "teacher": run("teacher", "plain", student=network),
+        "student alone": run("alone", "plain"),
+        "TH-KD": run("th_kd", "th_kd_coupled", teacher=trained),
     }
     if every_method:
-        runs["embedding distance"] = run("embedding", {"method": "embedding", "kd_scale": None}, teacher=trained)
-        runs["KD"] = run("kd", {"method": "kd", **same}, teacher=trained)
+        runs["embedding distance"] = run("embedding", "embedding", teacher=trained)
+        runs["KD"] = run("kd", "kd", same, teacher=trained)
         # The student with the teacher's head is the temporary one, so that two of the three runs are left.
         chain = {"shared_teacher": network, "sh_kd": StudentHeadArguments(temporary_student=str(output / "th_kd"))}
-        runs["SH-KD"] = run("sh_kd", {"method": "sh_kd", **same, "student_head": "teacher_frozen"}, **chain)
+        runs["SH-KD"] = run("sh_kd", "sh_kd", {**same, "student_head": "teacher_frozen"}, **chain)
     return runs
 
 
@@ -173,7 +177,7 @@ def main() -> None:
     if options.seeds < 1:
         parser.error("--seeds must be at least 1")
     logging.disable_progress_bar()
-    recipe = parse_recipe(["--config", options.config, *overrides])
+    recipe = parse_recipe(["--config", options.config, *overrides, *READ_WITH])
     started, table, verifier = time.monotonic(), Table(), load_pairs(recipe)
     for seed in range(recipe.training.seed, recipe.training.seed + options.seeds):
         cell = replace(recipe, training=replace(recipe.training, seed=seed))

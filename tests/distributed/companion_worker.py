@@ -4,8 +4,10 @@ import json
 import sys
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
-from toys import ToyImages, arguments, losses, resnet
+from toys import NUM_LABELS, ToyImages, arguments, losses, resnet
+from transformers import CLIPConfig, CLIPForImageClassification
 
 from headshare_hf import DistillationTrainer
 
@@ -22,10 +24,21 @@ RUNS = {
     "hint": VIT,
     "correlation": VIT,
     "srrl": VIT,
+    # Without layers of its own, from a network whose last normalisation gets no gradient.
+    "dkd": None,
     "abound": {"backbone": "resnet8"},
     "factor": {"backbone": "resnet8"},
 }
 STAGES = ("fsp", "abound", "factor")
+
+
+def clip(seed: int) -> CLIPForImageClassification:
+    """A transformers network of one block, which does not read all of its parameters."""
+    torch.manual_seed(seed)
+    width = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 1}
+    return CLIPForImageClassification(
+        CLIPConfig(vision_config={**width, "image_size": 16, "patch_size": 8}, num_labels=NUM_LABELS)
+    )
 
 
 def main(folder: Path, batch: int) -> None:
@@ -33,7 +46,7 @@ def main(folder: Path, batch: int) -> None:
     for method, network in RUNS.items():
         stage = {"pretraining_epochs": 1.0, "pretraining_learning_rate": 1e-3} if method in STAGES else {}
         args = arguments(folder / method, method=method, per_device_train_batch_size=batch, **stage)
-        student, teacher = (resnet(seed=seed, **network) for seed in (1, 2))
+        student, teacher = (clip(seed) if network is None else resnet(seed=seed, **network) for seed in (1, 2))
         trainer = DistillationTrainer(student, args, teacher=teacher, train_dataset=ToyImages(64))
         trainer.train()
         report[method] = losses(trainer)
@@ -41,7 +54,8 @@ def main(folder: Path, batch: int) -> None:
             state = json.loads((folder / method / "pretraining" / "checkpoint-4" / "trainer_state.json").read_text())
             report[f"{method}, stage"] = [row["loss"] for row in state["log_history"] if "loss" in row]
         module = trainer.accelerator.unwrap_model(trainer.model)
-        tensors = {name: value.contiguous() for name, value in module.state_dict().items()}
+        # Copies: the centers of adadistill are those of the classifier, which the file does not take.
+        tensors = {name: value.contiguous().clone() for name, value in module.state_dict().items()}
         save_file(tensors, folder / f"{method}_{trainer.args.process_index}.safetensors")
     (folder / f"report_{trainer.args.process_index}.json").write_text(json.dumps(report))
     trainer.accelerator.end_training()

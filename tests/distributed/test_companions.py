@@ -26,7 +26,7 @@ def both(folder, method):
     return [load_file(folder / "two" / f"{method}_{rank}.safetensors") for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("method", ["th_vid", "adadistill", "fsp"])
+@pytest.mark.parametrize("method", ["th_vid", "adadistill", "fsp", "dkd"])
 def test_two_processes_equal_one(folder, method):
     (one,), (left, right) = reports(folder / "one"), reports(folder / "two")
     assert left[method] == right[method] == pytest.approx(one[method], rel=1e-5)
@@ -60,5 +60,7 @@ def test_first_stage_equals_one_process(folder, method):
 
 
 def test_class_centers_are_trained(folder):
-    centers = load_file(folder / "one" / "adadistill_0.safetensors")["auxiliaries.companion.head.weight"]
-    assert centers.norm(dim=1).min() > 0
+    for path in (folder / "one" / "adadistill_0.safetensors", folder / "two" / "adadistill_1.safetensors"):
+        tensors = load_file(path)
+        centers = tensors["auxiliaries.companion.head.weight"]
+        assert centers.norm(dim=1).min() > 0 and torch.equal(centers, tensors["student.classifier.weight"])

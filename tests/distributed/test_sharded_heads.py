@@ -138,7 +138,12 @@ def test_options_that_need_other_ones_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, fields", [("max_grad_norm", {"max_grad_norm": 1.0}), ("fp16", {"fp16": True, "use_cpu": False})]
+    "name, fields",
+    [
+        ("max_grad_norm", {"max_grad_norm": 1.0}),
+        ("fp16", {"fp16": True, "use_cpu": False}),
+        ("companion: adadistill", {"method": "adadistill"}),
+    ],
 )
 def test_what_does_not_go_together_is_refused_by_name(name, fields, tmp_path, monkeypatch):
     from transformers.training_args import ParallelMode

@@ -10,6 +10,11 @@ import time
 
 import pytest
 from processes import ROOT, environment, run_python
+from toy_results import cell_result
+
+from headshare_hf.trainer.comparison import Cell, read_comparison
+from headshare_hf.trainer.comparison_checks import AROUND
+from headshare_hf.trainer.comparison_results import ComparisonResults
 
 
 CONFIG = """
@@ -181,6 +186,44 @@ def test_cells_of_other_code_are_refused_before_any_training(folder, first, monk
 def test_a_report_of_nothing_is_refused(folder, capsys):
     with pytest.raises(SystemExit, match="there are no results in .*none.json; leave out --report to train, or name"):
         _main(folder, "--report", "--results", str(folder / "none.json"))
+
+
+@pytest.fixture
+def stored(folder, tmp_path):
+    """The comparison beside results that nothing was trained for."""
+    shutil.copy(folder / "c.yaml", tmp_path)
+    comparison = read_comparison(tmp_path / "c.yaml")
+    results = ComparisonResults(tmp_path / "out" / "results.json", comparison)
+    for row, accuracy in {"kd": 0.5, f"{AROUND}kd": 0.8, "sh_kd": 0.6}.items():
+        for seed in (0, 1):
+            results.add(Cell(row, seed, {}), cell_result(row, accuracy + seed / 10))
+    return tmp_path
+
+
+def test_a_report_is_of_the_rows_and_seeds_that_are_named(stored, capsys):
+    _main(stored, "--report")
+    assert "| sh_kd | 2 | 65.00" in capsys.readouterr().out
+    _main(stored, "--report", "--seeds", "1")
+    printed = capsys.readouterr().out
+    assert "| kd | 1 | 60.00" in printed and "| sh_kd | 1 | 70.00" in printed
+    _main(stored, "--report", "--rows", "kd")
+    assert "sh_kd" not in capsys.readouterr().out + (stored / "out" / "report" / "table.md").read_text()
+    with pytest.raises(ValueError, match="no results with seed 5, but with 0, 1"):
+        _main(stored, "--report", "--seeds", "5")
+
+
+@pytest.mark.parametrize("option, value", [("--jobs", "2"), ("--accept-code", "0.1+abc")])
+def test_a_report_refuses_what_says_how_to_train(stored, option, value):
+    with pytest.raises(SystemExit, match=f"{option} says how to train, and --report trains nothing; leave one"):
+        _main(stored, "--report", option, value)
+
+
+def test_a_report_without_any_student_is_refused(stored):
+    content = _results(stored)
+    content["cells"] = {f"{AROUND}kd": content["cells"][f"{AROUND}kd"]}
+    (stored / "out" / "results.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="there are no results of students yet"):
+        _main(stored, "--report")
 
 
 def test_copies_that_a_launcher_starts_are_refused(folder, monkeypatch):

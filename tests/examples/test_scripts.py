@@ -1,6 +1,7 @@
 """The example scripts as a user starts them."""
 
 import json
+import runpy
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from headshare_hf import (
 )
 from headshare_hf.data import draw_pairs, load_splits
 from headshare_hf.trainer import is_finished
+from headshare_hf.trainer.recipe_arguments import parse_recipe
 
 
 FAST = "--training.num_train_epochs 1 --data.max_train_samples 256 --data.max_eval_samples 242 --training.use_cpu true"
@@ -93,6 +95,19 @@ def test_quickstart_makes_a_table_a_plot_a_card_and_classifies(tmp_path):
     assert (tmp_path / "accuracy.png").is_file() and (tmp_path / "curves.png").is_file()
     assert (tmp_path / "seed_42" / "th_kd" / "README.md").is_file()
     assert set(json.loads((tmp_path / "results.json").read_text())["accuracy"]) >= {"TH-KD", "SH-KD"}
+
+
+@pytest.mark.parametrize("name, further", [("quickstart", ()), ("quickstart_verification", (True,))])
+def test_options_of_quickstarts_are_for_the_rows_that_read_them(name, further, tmp_path):
+    script = runpy.run_path(str(ROOT / "examples" / f"{name}.py"))
+    given = ["--training.temperature", "2", "--training.embedding_distance", "l2", "--training.use_cpu", "true"]
+    recipe = parse_recipe(
+        ["--config", str(ROOT / "examples" / "configs" / f"{name}.yaml"), *given, *script["READ_WITH"]]
+    )
+    for row, cell in script["plan"](recipe, tmp_path, *further).items():
+        weights = cell.training.loss_weights
+        assert cell.training.temperature == (2 if weights.kd else None), row
+        assert cell.training.embedding_distance == ("l2" if weights.embedding else "cosine"), row
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from headshare_hf.data.input_adapter import InputAdapter
 from headshare_hf.trainer import METHODS, get_method, reference_weights
 from headshare_hf.trainer.last_batch import check_last_batch
 from headshare_hf.trainer.runs import attach_head_similarity
+from headshare_hf.trainer.softening import default_kd_scale
 from headshare_hf.trainer.teacher import FrozenTeacher
 
 
@@ -49,6 +51,15 @@ def test_a_processor_that_only_imitates_bfloat16_is_named(native, bf16, told, tm
             "`label_smoothing_factor` has no effect without a cross-entropy",
         ),
         ({"lr_decay_epochs": [1], "warmup_steps": 5}, "leave out `warmup_steps`"),
+        ({"temperature": 2.0}, "`temperature` has no effect: method 'plain' with these weights has no softened KL"),
+        (
+            {"method": "rkd", "temperature": 2.0},
+            "`temperature` has no effect: method 'rkd' .* no softened KL.*leave it out",
+        ),
+        ({"method": "embedding", "temperature": 2.0}, "`temperature` has no effect"),
+        ({"method": "kd", "kd_weight": 0.0, "ce_weight": 1.0, "temperature": 2.0}, "`temperature` has no effect"),
+        ({"kd_scale": 8.0}, "`kd_scale` has no effect: method 'plain' with these weights has no softened KL"),
+        ({"method": "kd", "embedding_distance": "l2"}, "`embedding_distance` has no effect: .* no embedding distance"),
     ],
 )
 def test_wrong_arguments_name_the_field(fields, message, tmp_path):
@@ -60,7 +71,7 @@ def test_every_row_of_the_table_has_a_summary_and_valid_weights(tmp_path):
     for name, row in METHODS.items():
         assert get_method(name) is row and row.summary and row.source
         args = arguments(tmp_path, method=name)
-        assert args.loss_weights.trains_own_head or args.student_head == "teacher_frozen"
+        assert args.loss_weights.trains_own_head or args.student_head == "teacher_frozen" or args.predicts_with_centers
         assert args.student_head == row.student_head
     assert arguments(tmp_path, method="th_kd", kd_weight=2.0).loss_weights.kd == 2.0
     coupled = arguments(tmp_path, method="kd", ce_weight=1.0, kd_weight=2.0, alpha_th=0.25).loss_weights
@@ -127,7 +138,7 @@ def test_the_last_run_of_sh_kd_has_a_row_of_each_published_form():
             lambda: resnet(head_type="cosine"),
             lambda: resnet(head_type="cosine"),
             {"method": "embedding", "kd_scale": 8.0},
-            "`kd_scale` has no effect: the method has no KL part",
+            "`kd_scale` has no effect: method 'embedding' with these weights has no softened KL",
         ),
         (resnet, None, {"method": "inherited"}, "method 'inherited' .* needs a `teacher`"),
         (lambda: resnet().bfloat16(), None, {}, "the student holds .* in half precision"),
@@ -157,17 +168,31 @@ def test_options_of_transformers_without_effect_are_refused(tmp_path):
 
 
 def test_parameters_without_a_gradient_are_looked_for_in_students_of_others(tmp_path):
-    for student, expected in ((resnet(), False), (vit(), None)):
-        args = arguments(tmp_path / type(student).__name__)
-        DistillationTrainer(student, args, train_dataset=ToyImages())
-        assert args.ddp_find_unused_parameters is expected
-    # Layers of losses are called outside of what DDP wraps, which its search does not bear.
-    args = arguments(tmp_path / "layers", method="srrl")
-    DistillationTrainer(vit(), args, teacher=vit(seed=1), train_dataset=ToyImages())
-    assert args.ddp_find_unused_parameters is False
-    args = arguments(tmp_path / "asked", ddp_find_unused_parameters=True)
-    DistillationTrainer(resnet(), args, train_dataset=ToyImages())
-    assert args.ddp_find_unused_parameters is True
+    def decided(student, teacher=None, **fields):
+        args = arguments(tmp_path, **fields)
+        trainer = DistillationTrainer(student, args, teacher=teacher, train_dataset=ToyImages())
+        return trainer.args.ddp_find_unused_parameters
+
+    assert decided(resnet()) is False and decided(vit()) is None
+    # Layers of losses are called outside of what DDP wraps, which its search does not bear; others have none.
+    assert decided(vit(), vit(seed=1), method="srrl") is False
+    for method in ("dkd", "rkd", "pkt"):
+        assert decided(vit(), vit(seed=1), method=method) is None
+    asked = {"ddp_find_unused_parameters": True}
+    assert decided(resnet(), **asked) is True and decided(vit(), vit(seed=1), method="dkd", **asked) is True
+    with pytest.raises(ValueError, match="is set beside a loss with layers of its own.*leave it out, and freeze what"):
+        decided(vit(), vit(seed=1), method="srrl", **asked)
+
+
+def test_arguments_stay_as_the_caller_has_them(tmp_path):
+    """They may be for other networks too, and be changed for another method."""
+    args = arguments(tmp_path, method="kd")
+    given = dict(vars(args))
+    faces = [resnet(head_type="arcface", seed=seed) for seed in (1, 2)]
+    found = [DistillationTrainer(model, args, teacher=other).args for model, other in ((resnet(), resnet()), faces)]
+    assert vars(args) == given
+    assert [(each.temperature, each.kd_scale) for each in found] == [(4.0, None), (None, default_kd_scale(5))]
+    assert replace(args, method="dkd").temperature is None
 
 
 def test_smoothed_labels_are_for_linear_classifiers_with_logits(tmp_path):

@@ -35,6 +35,7 @@ from headshare_hf.trainer.companions import feature_shapes
         ({"method": "dkd", "temperature": 2.0}, r"dkd has its own; set companion_options=\{'temperature': 2\}"),
         ({"method": "vid", "teacher_cache": "cache"}, "`teacher_cache` keeps embeddings or logits, and vid compares"),
         ({"method": "rkd", "ce_weight": 0.0}, "no loss part reaches the student's own head"),
+        ({"method": "adadistill", "student_head": "teacher_init"}, "no loss part reaches the student's own head"),
         ({"method": "th_rkd", "teacher_cache": "cache", "teacher_cache_moments": True}, "other parts ask the teacher"),
     ],
 )
@@ -53,10 +54,11 @@ def test_wrong_options_name_the_field(fields, message, tmp_path):
             r"64 channels .* has none; build it with .*map_projector=\{'out_channels': 64\}",
         ),
         ("simkd", networks("simkd", "resnet8x4"), {}, "256 channels .* this one has one to 64 channels"),
-        ("adadistill", networks("kd"), {}, "take student and teacher with a face head, `head_type='arcface'`"),
+        ("adadistill", networks("kd"), {}, "take a student with a face head, `head_type='arcface'`"),
         ("vid", (resnet(), vit(hidden_size=64)), {}, r"VIDLoss needs feature maps of the teacher.*of shape \(5, 64\)"),
         ("abound", (resnet("timm/test_resnet"), resnet()), {}, "maps before their activation of the student, .* none"),
         ("attention", (resnet(), resnet("vgg8")), {}, "the student has 3 and the teacher 4; take networks"),
+        ("kdsvd", networks("kd"), {"companion_options": {"rank": 20}}, "`rank` is 20, but a map of .* 16 singular"),
         (
             "dkd",
             (resnet(), resnet()),
@@ -75,6 +77,18 @@ def test_weights_that_are_split_are_refused(backend, tmp_path, monkeypatch):
     monkeypatch.setattr(f"headshare_hf.trainer.checks.wants_{backend}", lambda args: True)
     with pytest.raises(ValueError, match=f"`{backend}` was not tried with a companion loss, here rkd"):
         make(tmp_path, "rkd")
+
+
+def test_a_head_that_the_centers_would_replace_is_refused(tmp_path):
+    student, teacher = networks("adadistill")
+    with pytest.raises(ValueError, match="`shared_head_from` would have no effect: the class centers of adadistill"):
+        DistillationTrainer(
+            student,
+            arguments(tmp_path, method="adadistill"),
+            teacher=teacher,
+            train_dataset=ToyImages(),
+            shared_head_from=teacher,
+        )
 
 
 def test_data_without_a_first_image_are_refused(tmp_path):

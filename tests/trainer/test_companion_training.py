@@ -24,6 +24,7 @@ from headshare_hf.trainer import METHODS, RunFolderError, is_finished, run_or_re
 from headshare_hf.trainer.companions import create_companion
 from headshare_hf.trainer.recipe import build_data, run_recipe
 from headshare_hf.trainer.recipe_arguments import build_recipe
+from headshare_hf.trainer.runs import _stage
 
 
 WITH_COMPANION = [name for name, row in METHODS.items() if row.companion]
@@ -147,7 +148,7 @@ def test_every_companion_is_a_method_and_one_with_head_sharing():
         assert (row.companion, row.ce, row.kd, row.teacher_head) == (name, companion.ce, companion.kd, 0)
     alone = {name for name in COMPANIONS if f"th_{name}" not in METHODS}
     assert alone == {"simkd", "adadistill"}
-    assert all(METHODS[name].student_head == "teacher_frozen" for name in alone)
+    assert (METHODS["simkd"].student_head, METHODS["adadistill"].student_head) == ("teacher_frozen", "own")
     assert {METHODS[f"th_{name}"].teacher_head for name in COMPANIONS if name not in alone} == {0.02}
 
 
@@ -257,6 +258,15 @@ def test_every_run_of_sh_kd_has_its_own_loss(tmp_path):
     final, results = run_student_head_kd(stages, args, train_dataset=ToyImages(16))
     assert len(results) == 3 and all(is_finished(tmp_path / name) for name in results)
     assert list(final.auxiliaries) == ["companion"]
+
+
+@pytest.mark.parametrize(
+    "method, read", [("plain", (None, "cosine")), ("kd", (2.0, "cosine")), ("embedding", (None, "l2")), ("kde", (2.0, "l2"))]
+)  # fmt: skip
+def test_an_earlier_run_of_sh_kd_has_the_options_that_it_reads(method, read, tmp_path):
+    args = arguments(tmp_path, method="sh_kde", temperature=2.0, embedding_distance="l2")
+    found = _stage(args, tmp_path / "first", method, None)
+    assert (found.temperature, found.embedding_distance) == read
 
 
 def test_logits_alone_may_train_the_head(tmp_path):

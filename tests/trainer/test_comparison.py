@@ -82,6 +82,24 @@ def test_recipes_of_students(tmp_path):
     assert alone.teacher is None and alone.training.temperature is None
 
 
+def test_common_options_are_those_of_the_rows_that_read_them(tmp_path):
+    training = {**CONTENT["training"], "embedding_distance": "l2"}
+    methods = {name: {"method": name} for name in ("plain", "kd", "rkd", "embedding", "th_kde")}
+    recipes = _recipes(_read(tmp_path, training=training, methods=methods, baseline="plain"))
+    found = {row: recipes[f"{row}/seed_0"].training for row in ("teacher", *methods)}
+    assert {row: (each.temperature, each.embedding_distance) for row, each in found.items()} == {
+        "teacher": (None, "cosine"),
+        "plain": (None, "cosine"),
+        "kd": (3.0, "cosine"),
+        "rkd": (None, "cosine"),
+        "embedding": (None, "l2"),
+        "th_kde": (3.0, "l2"),
+    }
+    methods["rkd"]["temperature"] = 2.0
+    with pytest.raises(ValueError, match="row 'rkd': `temperature` has no effect: method 'rkd' with these weights"):
+        check_recipes(_read(tmp_path, methods=methods, baseline="plain").cells(Path("out")))
+
+
 def test_recipes_of_teachers(tmp_path):
     recipes = _recipes(_read(tmp_path))
     teacher, around = recipes["teacher/seed_0"], recipes[f"{AROUND}kd/seed_1"]

@@ -12,6 +12,7 @@ from headshare_hf.trainer.comparison_checks import AROUND, TEACHER
 from headshare_hf.trainer.comparison_report import render_analysis, render_comparison, write_report
 from headshare_hf.trainer.comparison_results import ComparisonResults
 from headshare_hf.trainer.comparison_teachers import render_teachers, teachers_alone
+from headshare_hf.trainer.comparison_values import restrict_results
 
 
 @pytest.fixture
@@ -102,6 +103,71 @@ def test_the_legend_says_what_stands_there(content):
 def test_another_baseline_needs_no_other_file(content):
     table = _table(render_comparison({**content, "baseline": "sh"}))
     assert table["kd"]["difference from sh, points [95 % interval]"] == "-5.00 [-7.48, -2.52]"
+
+
+def test_some_rows_are_shown_beside_the_baseline_and_at_their_whole_price(content):
+    found = restrict_results(content, ["sh"])
+    table = _table(render_comparison(found))
+    assert list(table) == ["kd", "sh"] and table["sh"]["seconds"] == "120"
+    # One row less to correct for.
+    assert table["sh"]["p"] == "0.013" and _table(render_comparison(content))["alone"]["p"] == "0.0066"
+    assert list(_table(render_analysis(found))) == ["kd", "sh"]
+    assert f"{AROUND}kd" in _table(render_teachers(found))
+    # What nothing that is shown was taught by is no teacher of the table.
+    assert list(_table(render_teachers(restrict_results(content, ["alone"])))) == [TEACHER]
+    assert list(_table(render_comparison(restrict_results({**content, "baseline": "sh"}, ["alone"])))) == [
+        "alone",
+        "sh",
+    ]
+
+
+def test_some_seeds_are_shown_beside_the_one_ordinary_teacher(content):
+    found = restrict_results(content, seeds=[1, 2])
+    table = _table(render_comparison(found))
+    assert {
+        row: (cells["seeds"], cells["test accuracy, % (mean ± standard deviation)"]) for row, cells in table.items()
+    } == {
+        "alone": ("2", "55.00 ± 5.66"),
+        "kd": ("2", "65.00 ± 7.07"),
+        "sh": ("2", "70.00 ± 5.66"),
+    }
+    teachers = _table(render_teachers(found))
+    assert (teachers[TEACHER]["seeds"], teachers[f"{AROUND}kd"]["seeds"]) == ("1", "2")
+    assert "Seeds without" not in render_comparison(found)
+    # A row without any of them is none of the table.
+    del content["cells"]["alone"]["seeds"]["2"]
+    assert list(_table(render_comparison(restrict_results(content, seeds=[2])))) == ["kd", "sh"]
+
+
+def test_a_report_of_everything_is_that_of_the_file(content, tmp_path):
+    assert restrict_results(content) == content
+    write_report(restrict_results(content, ["sh", "alone"], [0, 1, 2]), tmp_path / "some")
+    write_report(content, tmp_path / "all")
+    assert (tmp_path / "some" / "table.md").read_text() == (tmp_path / "all" / "table.md").read_text()
+
+
+def test_rows_and_seeds_without_results_are_named(content):
+    with pytest.raises(ValueError, match="no results of row 'alonne'; did you mean 'alone'"):
+        restrict_results(content, ["kd", "alonne"])
+    with pytest.raises(ValueError, match="no results with seed 7, but with 0, 1, 2"):
+        restrict_results(content, seeds=[0, 7])
+    del content["cells"]["alone"]["seeds"]["2"]
+    with pytest.raises(ValueError, match="no results of row 'alone' with these seeds, but with 0, 1$"):
+        restrict_results(content, ["alone"], [2])
+    teacher = {TEACHER: content["cells"][TEACHER]}
+    with pytest.raises(ValueError, match="no results of students yet"):
+        restrict_results({**content, "cells": teacher, "rows": ["kd"]})
+
+
+def test_what_teaches_a_row_that_is_not_shown_is_still_no_rival(tmp_path):
+    large = {"method": "plain", "student": {"backbone": "resnet20"}}
+    methods = {**METHODS, "large": large, "taught": {"method": "kd", "taught_by": "large"}}
+    results = ComparisonResults(tmp_path / "results.json", table_comparison(methods=methods))
+    for row in ("kd", "large", "taught"):
+        results.add(Cell(row, 0, {}), cell_result(row, 0.5))
+    found = restrict_results(results.content, ["large"])
+    assert list(_table(render_comparison(found))) == ["kd"]
+    assert list(_table(render_teachers(found))) == ["large"]
 
 
 def test_classes_of_different_size_have_a_column(content):

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from concurrent.futures import Future
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from toys import resnet
 from headshare_hf import HeadShareImageProcessor
 from headshare_hf.trainer.comparison_checks import AROUND
 from headshare_hf.trainer.comparison_run import (
+    _VISIBLE,
     CellError,
     Share,
     _alone,
@@ -83,11 +85,26 @@ def threads():
     torch.set_num_threads(before)
 
 
-def test_every_process_takes_one_accelerator_and_its_share_of_the_cores(monkeypatch, threads):
+@pytest.fixture
+def accelerators(monkeypatch):
+    """Gives this machine accelerators, and takes away what says which of them are seen."""
+    for name in ("HIP_VISIBLE_DEVICES", *_VISIBLE.values()):
+        # Set before, so that what a test sets is gone after it.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+    def give(kind, count):
+        found = SimpleNamespace(type=kind) if count else None
+        monkeypatch.setattr(torch.accelerator, "device_count", lambda: count)
+        monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: found)
+
+    return give
+
+
+def test_every_process_takes_one_accelerator_and_its_share_of_the_cores(monkeypatch, threads, accelerators):
+    accelerators("cuda", 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    devices = _devices()
-    assert devices == ("0", "1")
-    taken = []
+    devices, taken = _devices(), []
     for slot in range(3):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
         _take_share(Share(slot, 3, devices))
@@ -97,18 +114,53 @@ def test_every_process_takes_one_accelerator_and_its_share_of_the_cores(monkeypa
     assert torch.get_num_threads() == max(1, cores // 3)
 
 
-def test_accelerators_are_counted_where_none_are_named(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
-    assert _devices() == ("0", "1") and default_jobs() == 2
+def test_accelerators_are_counted_where_none_are_named(monkeypatch, accelerators):
+    accelerators("cuda", 2)
+    devices = _devices()
+    assert devices == ({"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}) and default_jobs() == 2
     # A process that counted them itself would see both, whatever it is told afterwards.
     monkeypatch.setattr(torch.accelerator, "device_count", None)
-    _take_share(Share(1, 1, ("0", "1")))
+    _take_share(Share(1, 1, devices))
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    accelerators("cuda", 0)
     assert _devices() == () and default_jobs() == 1
+
+
+@pytest.mark.parametrize(
+    "kind, name", [("xpu", "ZE_AFFINITY_MASK"), ("npu", "ASCEND_RT_VISIBLE_DEVICES"), ("mlu", "MLU_VISIBLE_DEVICES")]
+)
+def test_every_kind_of_accelerator_is_named_by_its_own_variable(kind, name, monkeypatch, accelerators):
+    accelerators(kind, 2)
+    # Of the four of this machine, two are for this command.
+    monkeypatch.setenv(name, "1,3")
+    devices = _devices()
+    assert devices == ({name: "1"}, {name: "3"}) and default_jobs() == 2 and default_jobs(on_cpu=True) == 1
+    _take_share(Share(1, 1, devices))
+    assert os.environ[name] == "3" and "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_the_variable_of_rocm_is_the_one_that_was_used(monkeypatch, accelerators):
+    accelerators("cuda", 2)
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    assert _devices()[0] == {"CUDA_VISIBLE_DEVICES": "0"}
+    # It is the stronger one there.
+    monkeypatch.setenv("HIP_VISIBLE_DEVICES", "2,3")
+    assert _devices() == ({"HIP_VISIBLE_DEVICES": "2"}, {"HIP_VISIBLE_DEVICES": "3"})
+
+
+@pytest.mark.parametrize("kind", ["mps", "unheard of"])
+def test_accelerators_that_processes_cannot_be_shown_one_of_have_one_cell_at_once(kind, accelerators):
+    accelerators(kind, 2)
+    assert default_jobs() == 1 and _devices() == ()
+    before = dict(os.environ)
+    _take_share(Share(1, 1, _devices()))
+    assert dict(os.environ) == before
+
+
+def test_more_accelerators_are_named_than_there_are(monkeypatch, accelerators):
+    accelerators("cuda", 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,-1")
+    assert _devices() == ({"CUDA_VISIBLE_DEVICES": "0"},)
 
 
 def test_copies_of_a_launcher_are_refused(monkeypatch):
@@ -120,14 +172,32 @@ def test_copies_of_a_launcher_are_refused(monkeypatch):
         check_alone()
 
 
+def _done(result=None, error=None):
+    future = Future()
+    future.set_exception(error) if error else future.set_result(result)
+    return future
+
+
+def test_of_what_a_cell_waits_for_only_what_is_missing_is_named(tmp_path, monkeypatch):
+    def start(cell, output, judging, share):
+        return _done(error=ValueError("diverged")) if cell.row == "kd" else _done({})
+
+    monkeypatch.setattr("headshare_hf.trainer.comparison_run._start", start)
+    found = comparison(tmp_path / "images")
+    with pytest.raises(CellError) as caught:
+        run_cells(found.cells(tmp_path), tmp_path, judging(found, tmp_path))
+    assert str(caught.value).splitlines()[2:] == [
+        f"{AROUND}kd/seed_0: not started, because kd/seed_0 is not finished",
+        f"sh/seed_0: not started, because {AROUND}kd/seed_0 is not finished",
+    ]
+
+
 def test_the_teacher_that_all_wait_for_has_the_whole_machine(tmp_path, monkeypatch):
     shares = {}
 
     def start(cell, output, judging, share):
         shares[cell.row] = share.jobs
-        future = Future()
-        future.set_result({})
-        return future
+        return _done({})
 
     monkeypatch.setattr("headshare_hf.trainer.comparison_run._start", start)
     found = comparison(tmp_path / "images")

@@ -2,9 +2,17 @@
 
 import pytest
 import torch
+from companion_runs import make, networks
+from torch.nn import functional as F
 from toys import ToyImages, arguments, assert_same, losses, resnet, snapshot, vit
 
-from headshare_hf import DistillationTrainer, HeadShareConfig, HeadShareImageProcessor, HeadShareModel
+from headshare_hf import (
+    DistillationTrainer,
+    HeadShareConfig,
+    HeadShareForImageClassification,
+    HeadShareImageProcessor,
+    HeadShareModel,
+)
 from headshare_hf.data import ImageClassificationDataset
 from headshare_hf.hub import CardDataset
 from headshare_hf.trainer import describe_run, load_teacher
@@ -90,7 +98,7 @@ def test_a_damaged_backbone_is_refused(tmp_path):
     state = {name: value for name, value in model.state_dict().items() if "layernorm_before" not in name}
     model.save_pretrained(tmp_path, state_dict=state)
     HeadShareImageProcessor().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"layernorm_before.*which are not of its classifier classifier"):
+    with pytest.raises(ValueError, match=r"missing keys: vit[^:]*layernorm_before.weight\. Load it with"):
         load_teacher(str(tmp_path), embeddings_only=True)
 
 
@@ -136,3 +144,29 @@ def test_heads_are_not_compared_where_the_teacher_has_none(tmp_path):
     attach_head_similarity(trainer, teacher)
     trainer.train()
     assert not any("head_cosine_mean" in row for row in trainer.state.log_history)
+
+
+@pytest.mark.parametrize("num_labels", [5, 9, None])
+def test_adadistill_publishes_its_centers_whatever_the_classes_of_the_teacher(num_labels, tmp_path):
+    teacher = resnet("resnet14", num_labels=num_labels or 5, seed=2)
+    student = resnet(seed=1, head_type="cosface", head_scale=16.0)
+    trainer = make(tmp_path, "adadistill", (student, teacher if num_labels else teacher.headshare))
+    trainer.train()
+    centers, images = trainer.auxiliaries["companion"].head.weight, ToyImages(32).images
+    # Of both batches: the first that a class has is taken as it is.
+    assert centers.norm(dim=1).min() > 0.5 and trainer.student.classifier.weight is centers
+    trainer.save_model()
+    published = HeadShareForImageClassification.from_pretrained(tmp_path).eval()
+    expected = 16 * F.normalize(published(images).embeddings) @ F.normalize(centers).t()
+    torch.testing.assert_close(published(images).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_adadistill_leaves_a_head_alone_that_has_another_source(tmp_path):
+    (student, teacher), (other, _) = networks("adadistill"), networks("adadistill")
+    frozen = make(tmp_path / "frozen", "adadistill", (student, teacher), student_head="teacher_frozen")
+    trained = make(tmp_path / "trained", "kd", (other, teacher), companion="adadistill")
+    for trainer in (frozen, trained):
+        trainer.train()
+        assert not torch.equal(trainer.student.classifier.weight, trainer.auxiliaries["companion"].head.weight)
+    assert_same(snapshot(student.classifier), snapshot(teacher.classifier))
+    assert other.classifier.weight.requires_grad

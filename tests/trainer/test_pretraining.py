@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 
 from headshare_hf import DistillationTrainer
 from headshare_hf.trainer import RunFolderError, is_finished, last_checkpoint, run_or_reuse
-from headshare_hf.trainer.pretraining import PRETRAINING, PretrainingTrainer
+from headshare_hf.trainer.pretraining import PRETRAINING, PretrainingTrainer, _arguments
 
 
 def make(folder, method="factor", student=None, **fields):
@@ -137,6 +137,27 @@ def test_the_stage_has_a_learning_rate_and_checkpoints_of_its_own(tmp_path):
     rates = [row["learning_rate"] for row in state["log_history"] if "learning_rate" in row]
     assert rates == [0.01] * 4
     assert sorted(path.name for path in (tmp_path / PRETRAINING).glob("checkpoint-*")) == ["checkpoint-4"]
+
+
+BEST = {"save_strategy": "best", "eval_strategy": "epoch", "metric_for_best_model": "accuracy"}
+
+
+@pytest.mark.parametrize("fields", [{"eval_on_start": True}, {**BEST, "load_best_model_at_end": True}])
+@pytest.mark.parametrize("method", ["factor", "fsp"])
+def test_the_stage_evaluates_nothing(method, fields, tmp_path):
+    args = arguments(tmp_path, method=method, pretraining_epochs=2.0, **fields)
+    student, teacher = resnet(seed=1), resnet(seed=2)
+    images = {"train_dataset": ToyImages(32), "eval_dataset": ToyImages(8)}
+    DistillationTrainer(student, args, teacher=teacher, **images)._before_first_step()
+    assert len(stage_losses(tmp_path)) == 4
+
+
+def test_what_is_for_the_run_alone_is_not_for_its_stage(tmp_path):
+    compiled = {"torch_compile": True, "torch_compile_mode": "default"}
+    shown = {"push_to_hub": True, "report_to": "tensorboard", "max_steps": 3, "lr_scheduler_type": "cosine"}
+    found = _arguments(arguments(tmp_path, method="factor", **compiled, **shown), pretrains_backbone=False)
+    assert (found.torch_compile, found.push_to_hub, found.report_to, found.max_steps) == (False, False, [], -1)
+    assert found.lr_scheduler_type == "constant"
 
 
 def test_the_stage_of_another_run_is_refused(tmp_path):

@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from accelerate.utils import FullyShardedDataParallelPlugin
+from torch import nn
 from torch.distributed.fsdp import CPUOffloadPolicy
 from torch.distributed.fsdp.wrap import size_based_auto_wrap_policy
 
@@ -20,7 +21,7 @@ def wants_deepspeed(args: Any) -> bool:
     return bool(args.deepspeed) or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
 
 
-def resolve_ddp(args: Any, student: Any, has_loss_layers: bool) -> None:
+def resolve_ddp(args: Any, student: Any, losses: nn.Module) -> None:
     """
     Decides `ddp_find_unused_parameters` where the user has not: all parameters of this package's students get a gradient, so
     that DDP need not search the graph at each step. Those of others may not, as a part of CLIP's.
@@ -28,11 +29,21 @@ def resolve_ddp(args: Any, student: Any, has_loss_layers: bool) -> None:
     Args:
         args ([`DistillationConfig`]): Whose field is set.
         student (`nn.Module`): What learns.
-        has_loss_layers (`bool`): Whether losses with layers learn too: they are called outside of what DDP wraps, and its
-            search would count them as unused, and then meet them.
+        losses (`nn.Module`): The losses that are modules. Where one has layers that learn, these are called outside of what
+            DDP wraps: its search would count them as unused, and then meet their gradients.
+
+    Raises:
+        ValueError: The search is asked for beside such layers.
     """
+    learns = any(parameter.requires_grad for parameter in losses.parameters())
+    if learns and args.ddp_find_unused_parameters:
+        raise ValueError(
+            "`ddp_find_unused_parameters` is set beside a loss with layers of its own: DDP would take these for unused, and end "
+            "the run at their gradients; leave it out, and freeze what gets no gradient in the student, if anything, with "
+            "`parameter.requires_grad_(False)`"
+        )
     if args.ddp_find_unused_parameters is None:
-        known = has_loss_layers or isinstance(student, HeadShareForImageClassification)
+        known = learns or isinstance(student, HeadShareForImageClassification)
         args.ddp_find_unused_parameters = False if known else None
 
 

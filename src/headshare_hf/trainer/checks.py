@@ -134,13 +134,9 @@ def _check_classes(student: nn.Module, teacher: nn.Module, args: DistillationCon
 
 
 def _check_scales(student: nn.Module, teacher: nn.Module, args: DistillationConfig) -> None:
-    weights = args.loss_weights
-    softened = weights.kd > 0 or weights.teacher_head > 0
-    if args.kd_scale is not None and not softened:
-        raise ValueError("`kd_scale` has no effect: the method has no KL part")
-    if args.kd_scale is None or not softened:
+    if args.kd_scale is None:
         return
-    for role, model in (("teacher", teacher), *([("student", student)] if weights.kd > 0 else [])):
+    for role, model in (("teacher", teacher), *([("student", student)] if args.loss_weights.kd > 0 else [])):
         head = find_classifier(model)
         if not isinstance(head, CosineHead):
             raise ValueError(
@@ -162,8 +158,8 @@ def _check_companion(student: nn.Module, teacher: nn.Module, args: DistillationC
         _check_map_projector(student, find_classifier(teacher).in_features)
     if issubclass(loss, AdaDistillLoss) and not isinstance(find_classifier(student), CosineHead):
         raise ValueError(
-            "AdaDistill trains the direction of embeddings alone, which a linear classifier does not read; take student "
-            "and teacher with a face head, `head_type='arcface'` or another one"
+            "AdaDistill trains the direction of embeddings alone, which a linear classifier does not read; take a student "
+            "with a face head, `head_type='arcface'` or another one"
         )
 
 

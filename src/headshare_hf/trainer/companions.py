@@ -8,7 +8,7 @@ from torch import nn
 
 from ..evaluation.modes import evaluating
 from ..losses import CompanionLoss, Features, FeatureShapes
-from ..models import embedding_tap
+from ..models import embedding_tap, find_classifier
 from .config import DistillationConfig
 from .config_checks import MAPS
 
@@ -21,7 +21,8 @@ def create_companion(
     adapt: Callable[[torch.Tensor], torch.Tensor],
 ) -> CompanionLoss:
     """
-    The companion that `args` names, drawn from the generator of the caller.
+    The companion that `args` names, drawn from the generator of the caller. Where the student predicts with the centers
+    that it makes, they are kept in the student's classifier from here on.
 
     Each network is run once, in evaluation mode, on a black image: no batch statistics and no random numbers change.
 
@@ -42,7 +43,10 @@ def create_companion(
         feature_shapes(teacher, adapt(image), args.teacher_reads),
     )
     loss: Any = args.companion_loss
-    return loss(*shapes, **(args.companion_options or {}))
+    companion = loss(*shapes, **(args.companion_options or {}))
+    if args.predicts_with_centers:
+        companion.keep_centers_in(find_classifier(student))
+    return companion
 
 
 def feature_shapes(model: nn.Module, image: torch.Tensor, reads: frozenset[str]) -> FeatureShapes:

@@ -13,27 +13,18 @@ from .comparison_checks import (
     OTHER_ROWS,
     ROW_FIELDS,
     TEACHER,
+    TEACHER_OPTIONS,
     check_content,
     check_names,
     field_names,
     nearest,
 )
+from .config_checks import unread_options
 from .recipe_arguments import build_recipe, build_section, read_recipe
 
 
 # The last student of SH-KD is a new one: with the seed of the temporary student it would start as that did.
 _NEW_STUDENT = 10_000
-# Common options that a row without a teacher has no use for, and would refuse.
-TEACHER_OPTIONS = (
-    "teacher_cache",
-    "teacher_cache_dtype",
-    "teacher_cache_moments",
-    "teacher_precision",
-    "temperature",
-    "kd_scale",
-    "projector",
-    "eval_teacher_head_weight",
-)
 
 
 @dataclass(frozen=True)
@@ -206,19 +197,20 @@ class Comparison:
         sections: dict[str, dict[str, Any]] = {"student": {**self.student, **content.get("student", {})}}
         # Also where it teaches nothing: every student is compared with it.
         needs = () if self.teacher_name is None else (self.teacher_name,)
+        asks, unread = self._probe(options)
+        # What is common to all rows is dropped where a row has no use for it; what it sets itself is refused.
+        options = {**dict.fromkeys(unread), **options}
         own = _own_teacher(content)
         if own is not None:
             needs = (*needs, cell_name(own, seed))
             sections["teacher"] = {"name_or_path": str(output / cell_name(own, seed))}
-            if not self._asks_teacher(options):
+            if not asks:
                 named = next(f"{name}: {content[name]}" for name in OTHER_ROWS if content.get(name) is not None)
                 raise ValueError(f"it asks no teacher about anything; leave out `{named}`")
             if content.get("temporary_student") is not None:
                 sections["student"]["init_seed"] = seed + _NEW_STUDENT
-        elif self._asks_teacher(options):
+        elif asks:
             sections["teacher"] = self.teacher_section(output)
-        else:
-            options = {**dict.fromkeys(TEACHER_OPTIONS), **options}
         return self._finished(row, seed, sections, {**self.training, **options}, output, needs)
 
     def _finished(
@@ -242,11 +234,13 @@ class Comparison:
         }
         return Cell(row, seed, {**sections, "data": self.data, "training": {**kept, **own}}, needs)
 
-    def _asks_teacher(self, options: dict[str, Any]) -> bool:
-        # Whether there is a teacher does not depend on these, and some of them need each other.
+    def _probe(self, options: dict[str, Any]) -> tuple[bool, tuple[str, ...]]:
+        """Whether a row asks a teacher, and the names of those common options that it has no use for."""
+        # Neither depends on these, and some of them need each other.
         asked = {name: value for name, value in {**self.training, **options}.items() if name not in TEACHER_OPTIONS}
         args = build_section("training", {"output_dir": "unused", **asked})
-        return args.needs_teacher or args.student_head != "own"
+        asks = args.needs_teacher or args.student_head != "own"
+        return asks, tuple(unread_options(args.loss_weights)) if asks else TEACHER_OPTIONS
 
 
 def _own_teacher(content: Mapping[str, Any]) -> str | None:

@@ -17,6 +17,18 @@ AROUND = "teacher_around_"
 OTHER_ROWS = ("temporary_student", "taught_by")
 # Of a row, beside the fields of section `training`.
 ROW_FIELDS = ("student", *OTHER_ROWS)
+# Common options that a row without a teacher has no use for, and would refuse; with one, it may still not read some.
+TEACHER_OPTIONS = (
+    "teacher_cache",
+    "teacher_cache_dtype",
+    "teacher_cache_moments",
+    "teacher_precision",
+    "temperature",
+    "kd_scale",
+    "embedding_distance",
+    "projector",
+    "eval_teacher_head_weight",
+)
 # The comparison tells runs apart by these, and nothing else should.
 _SET_HERE = (
     "output_dir",

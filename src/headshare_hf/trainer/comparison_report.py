@@ -17,7 +17,6 @@ from ..evaluation import (
     summarize,
 )
 from .comparison import cell_name
-from .comparison_checks import AROUND, OTHER_ROWS
 from .comparison_teachers import render_teachers, rival_rows
 from .comparison_values import (
     difference_columns,
@@ -26,6 +25,7 @@ from .comparison_values import (
     markdown,
     means,
     missing_seeds,
+    needed_rows,
     published_column,
     published_legend,
     student_rows,
@@ -209,8 +209,7 @@ def _seconds(content: Mapping[str, Any], row: str, seed: str) -> float:
     """Of all trainings that the student of a cell takes, but that of the teacher, which all rows share."""
     found = content["cells"][row]
     own = found["seeds"][seed]["cost"]["train_seconds"]
-    temporary, teacher = (found["options"].get(name) for name in OTHER_ROWS)
-    before = [name for name in (temporary, temporary and AROUND + temporary, teacher) if name]
+    before = needed_rows(found["options"])
     for name in before:
         if seed not in content["cells"].get(name, {"seeds": {}})["seeds"]:
             raise ValueError(

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -23,6 +23,16 @@ from .comparison_checks import TEACHER
 logger = logging.getLogger(__name__)
 
 LOG_FILE, LOCK_FILE = "log.txt", "cell.lock"
+# By the type of accelerator, the variable that tells a process which ones it sees, as accelerate's launcher sets them.
+_VISIBLE = {
+    "cuda": "CUDA_VISIBLE_DEVICES",
+    "hpu": "HABANA_VISIBLE_MODULES",
+    "mlu": "MLU_VISIBLE_DEVICES",
+    "musa": "MUSA_VISIBLE_DEVICES",
+    "npu": "ASCEND_RT_VISIBLE_DEVICES",
+    "sdaa": "SDAA_VISIBLE_DEVICES",
+    "xpu": "ZE_AFFINITY_MASK",
+}
 
 
 class CellError(RuntimeError):
@@ -36,22 +46,24 @@ class Share(NamedTuple):
     Attributes:
         slot (`int`): Which of those that run at once it is.
         jobs (`int`): How many that are.
-        devices (`tuple[str, ...]`): The accelerators, as `CUDA_VISIBLE_DEVICES` calls them.
+        devices (`tuple[Mapping[str, str], ...]`): For each accelerator, what makes a process see no other one, as
+            variables of its environment.
     """
 
     slot: int
     jobs: int
-    devices: tuple[str, ...]
+    devices: tuple[Mapping[str, str], ...]
 
 
 def default_jobs(on_cpu: bool = False) -> int:
     """
-    One cell for each accelerator, and one where there is none: a CPU is shared by the threads of one cell.
+    One cell for each accelerator, and one where there is none: a CPU is shared by the threads of one cell. Also one where
+    processes cannot be given different accelerators, as with `mps`: all would take the first.
 
     Args:
         on_cpu (`bool`, *optional*, defaults to `False`): Cells run on the CPU, whatever there is.
     """
-    return 1 if on_cpu or not torch.accelerator.is_available() else max(1, torch.accelerator.device_count())
+    return 1 if on_cpu else max(1, len(_devices()))
 
 
 def check_alone() -> None:
@@ -80,8 +92,8 @@ def run_cells(
         cells (`Sequence[Cell]`): Those that others need come first.
         output (`Path`): Folder of the comparison.
         judging ([`Judging`]): How they are judged.
-        jobs (`int`, *optional*, defaults to 1): How many cells at once. Process i takes accelerator i, or its share of the
-            cores.
+        jobs (`int`, *optional*, defaults to 1): How many cells at once. Process i takes accelerator i where it can be shown
+            that one alone, and its share of the cores.
         report (`Callable`, *optional*): Told of every cell that is finished, also of those that were.
 
     Raises:
@@ -113,7 +125,7 @@ def run_cells(
                 report(cell, future.result())
             else:
                 failed[cell.name] = error
-    _check(failed, waiting)
+    _check(failed, waiting, done)
 
 
 def _ready(waiting: dict[str, Cell], done: set[str], free: int) -> list[Cell]:
@@ -132,13 +144,14 @@ def _error_of(future: Future[Any], output: Path, cell: Cell) -> str | None:
     return f"{type(error).__name__}: {error} (see {output / cell.name / LOG_FILE})"
 
 
-def _check(failed: dict[str, str], waiting: dict[str, Cell]) -> None:
+def _check(failed: dict[str, str], waiting: dict[str, Cell], done: set[str]) -> None:
     if not failed:
         return
     lines = [f"{name}: {error}" for name, error in failed.items()]
-    lines += [
-        f"{name}: not started, because {', '.join(cell.needs)} is not finished" for name, cell in waiting.items()
-    ]
+    for name, cell in waiting.items():
+        lacking = [needed for needed in cell.needs if needed not in done]
+        verb = "is" if len(lacking) == 1 else "are"
+        lines.append(f"{name}: not started, because {', '.join(lacking)} {verb} not finished")
     raise CellError("these cells are not finished; the same command tries them again\n" + "\n".join(lines))
 
 
@@ -184,17 +197,30 @@ def _alone(folder: Path, name: str) -> Iterator[None]:
         lock.release()
 
 
-def _devices() -> tuple[str, ...]:
+def _devices() -> tuple[Mapping[str, str], ...]:
+    """See [`Share`]; none where nothing tells accelerators of this type apart."""
+    variable = _visibility_variable()
+    if variable is None:
+        return ()
     # Asked here, because a process that has counted them sees all of them from then on.
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible:
-        return tuple(visible.split(","))
-    return tuple(map(str, range(torch.accelerator.device_count()))) if torch.accelerator.is_available() else ()
+    count, named = torch.accelerator.device_count(), os.environ.get(variable)
+    names = named.split(",") if named else [str(number) for number in range(count)]
+    return tuple({variable: name} for name in names[:count])
+
+
+def _visibility_variable() -> str | None:
+    device = torch.accelerator.current_accelerator(check_available=True)
+    if device is None:
+        return None
+    # ROCm calls itself CUDA, reads the variable of CUDA too, and its own rather than that.
+    if device.type == "cuda" and torch.version.hip and os.environ.get("HIP_VISIBLE_DEVICES"):
+        return "HIP_VISIBLE_DEVICES"
+    return _VISIBLE.get(device.type)
 
 
 def _take_share(share: Share) -> None:
     if len(share.devices) > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = share.devices[share.slot % len(share.devices)]
+        os.environ.update(share.devices[share.slot % len(share.devices)])
     if share.jobs > 1:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(max(1, cores // share.jobs))

@@ -5,8 +5,7 @@ from statistics import fmean
 from typing import Any
 
 from ..evaluation import compare_paired
-from .comparison import TEACHER_OPTIONS
-from .comparison_checks import AROUND, ROW_FIELDS, TEACHER
+from .comparison_checks import AROUND, ROW_FIELDS, TEACHER, TEACHER_OPTIONS
 from .comparison_identity import SPEED
 from .comparison_values import (
     difference_columns,
@@ -31,8 +30,7 @@ def render_teachers(content: Mapping[str, Any]) -> str:
     alone = teachers_alone(content)
     around = {row: found["seeds"] for row, found in content["cells"].items() if row.startswith(AROUND)}
     students = student_rows(content)
-    taught = {content["cells"][row]["options"].get("taught_by") for row in students}
-    teaching = [row for row in students if row in taught]
+    teaching = _teaching(content)
     known = values_of({**{row: students[row] for row in [*alone, *teaching]}, **around})
     ordinary = _ordinary_accuracy(content)
     shown = {**({TEACHER: ordinary} if ordinary else {}), **known}
@@ -72,11 +70,17 @@ def _given(section: Mapping[str, Any], *but: str) -> dict[str, Any]:
     return {name: value for name, value in section.items() if value is not None and name not in but}
 
 
+def _teaching(content: Mapping[str, Any]) -> list[str]:
+    """Rows that teach another one, also one that is not shown."""
+    taught = {found["options"].get("taught_by") for found in content["cells"].values()}
+    return [row for row in student_rows(content) if row in taught]
+
+
 def teacher_rows(content: Mapping[str, Any]) -> list[str]:
     """Rows of another network than the students': the teacher trained alone, and what teaches other rows. They are no rivals."""
     students, common = student_rows(content), content["comparison"]["student"]
     options = {row: content["cells"][row]["options"] for row in students}
-    teaching = {found.get("taught_by") for found in options.values()} | set(teachers_alone(content))
+    teaching = {*_teaching(content), *teachers_alone(content)}
     networks = {row: _network({**common, **options[row].get("student", {})}) for row in students}
     return [row for row in students if row in teaching and networks[row] != _network(common)]
 

@@ -4,11 +4,71 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..evaluation import PairedDifference, Summary, summarize
+from .comparison_checks import AROUND, OTHER_ROWS, TEACHER, nearest
 
 
 def student_rows(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Cells of every row of the comparison by their seed, without the teachers that it trains for them."""
     return {row: content["cells"][row]["seeds"] for row in content["rows"] if row in content["cells"]}
+
+
+def needed_rows(options: Mapping[str, Any]) -> list[str]:
+    """Rows whose networks one with these options takes, beside the ordinary teacher, which is everybody's."""
+    temporary, teacher = (options.get(name) for name in OTHER_ROWS)
+    return [name for name in (temporary, temporary and AROUND + temporary, teacher) if name]
+
+
+def restrict_results(
+    content: Mapping[str, Any], rows: Sequence[str] | None = None, seeds: Sequence[int] | None = None
+) -> dict[str, Any]:
+    """
+    Results as they are shown of some rows and seeds. What these rows need stays there for their costs, and is no row.
+
+    Args:
+        content (`Mapping[str, Any]`): What the JSON file of [`ComparisonResults`] holds.
+        rows (`Sequence[str]`, *optional*): These, and the baseline. Default: all.
+        seeds (`Sequence[int]`, *optional*): Of all but the ordinary teacher, which has its own. Default: all.
+
+    Raises:
+        ValueError: There are no results of a row or with a seed; says of which and with which there are.
+    """
+    _check_measured(student_rows(content), rows or (), seeds or ())
+    kept = content["rows"] if rows is None else [row for row in content["rows"] if row in {*rows, content["baseline"]}]
+    needed = _with_needed(content, content["cells"] if rows is None else kept)
+    cells = {
+        row: found if seeds is None or row == TEACHER else {**found, "seeds": _of_seeds(found["seeds"], seeds)}
+        for row, found in content["cells"].items()
+        if row in needed or not row.startswith(AROUND)
+    }
+    return {**content, "cells": cells, "rows": [row for row in kept if row in cells and cells[row]["seeds"]]}
+
+
+def _check_measured(found: Mapping[str, Any], rows: Sequence[str], seeds: Sequence[int]) -> None:
+    if not found:
+        raise ValueError("there are no results of students yet, which tables and plots are made of; train some first")
+    known = sorted({int(seed) for cells in found.values() for seed in cells})
+    for seed in seeds:
+        if seed not in known:
+            raise ValueError(f"there are no results with seed {seed}, but with {', '.join(map(str, known))}")
+    for row in rows:
+        if row not in found:
+            raise ValueError(f"there are no results of row {row!r}{nearest(row, found)}")
+        if seeds and not _of_seeds(found[row], seeds):
+            raise ValueError(f"there are no results of row {row!r} with these seeds, but with {', '.join(found[row])}")
+
+
+def _of_seeds(cells: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, Any]:
+    return {seed: cell for seed, cell in cells.items() if int(seed) in seeds}
+
+
+def _with_needed(content: Mapping[str, Any], rows: Iterable[str]) -> set[str]:
+    found, left = set[str](), list(rows)
+    while left:
+        row = left.pop()
+        if row not in found:
+            found.add(row)
+            left += needed_rows(content["cells"].get(row, {"options": {}})["options"])
+    return found
 
 
 def values_of(

@@ -54,8 +54,8 @@ class DistillationConfig(TrainingArguments):
             Learning rate of that stage, which stays as it is. Default: `learning_rate`.
         student_head (`str`, *optional*):
             Default: that of the method, which is `"own"` unless the method shares nothing but the head.
-            `"own"`: the student's classifier starts at random. `"teacher_init"`: it starts as a copy of the teacher's.
-            `"teacher_frozen"`: it is a frozen copy of the teacher's.
+            `"own"`: the student's classifier starts at random, or is what [`AdaDistillLoss`] makes. `"teacher_init"`: it
+            starts as a copy of the teacher's. `"teacher_frozen"`: it is a frozen copy of the teacher's.
         projector (`str`, *optional*):
             `"linear"` or `"linear_bn_relu"`: trained between the student's embedding and the teacher's when their
             widths differ; kept in checkpoints, never published.
@@ -211,6 +211,12 @@ class DistillationConfig(TrainingArguments):
     def companion_loss(self) -> type[CompanionLoss] | None:
         """The class of the companion."""
         return None if self.companion_name is None else COMPANIONS[self.companion_name].loss
+
+    @property
+    def predicts_with_centers(self) -> bool:
+        """Whether the student predicts with the class centers that the companion makes: nothing else gives it a head."""
+        makes = self.companion_loss is not None and self.companion_loss.makes_centers
+        return makes and self.student_head == "own" and not self.loss_weights.trains_own_head
 
     @property
     def student_reads(self) -> frozenset[str]:

@@ -19,6 +19,15 @@ CACHE_DTYPES = ("float32", "float16")
 # Fields that say something about a companion, and those of its own stage of training; all unset by default.
 _OF_COMPANION = ("companion_weight", "companion_options", "companion_warmup_epochs")
 _OF_PRETRAINING = ("pretraining_epochs", "pretraining_learning_rate")
+# Parts of the loss with options of their own, and the weights of each.
+_SOFTENED = ("softened KL", ("kd", "teacher_head"))
+_DISTANCE = ("embedding distance", ("embedding",))
+# Options that one part alone reads, what they are where nobody sets them, and that part.
+_READ_BY = {
+    "temperature": (None, _SOFTENED),
+    "kd_scale": (None, _SOFTENED),
+    "embedding_distance": ("cosine", _DISTANCE),
+}
 # What a network shows on request.
 MAPS = frozenset({"hidden_states", "pre_activations", "final_map"})
 
@@ -47,6 +56,7 @@ def check_config(args: Any) -> None:
     for check in (
         _check_choices,
         _check_ranges,
+        _check_unread,
         _check_contrastive,
         _check_companion,
         _check_head_options,
@@ -85,11 +95,36 @@ def _check_companion_options(args: Any) -> None:
     for name in args.companion_options or {}:
         if name not in allowed:
             raise ValueError(unknown_name(f"option of {args.companion_name}", name, allowed))
-    softened = args.loss_weights.kd or args.loss_weights.teacher_head
-    if args.temperature is not None and not softened and "temperature" in allowed:
+
+
+def unread_options(parts: Any) -> dict[str, Any]:
+    """
+    The options that no part of a loss reads, with what they are where nobody sets them.
+
+    Args:
+        parts ([`LossWeights`] or [`Method`]): Has the weight of every part by its name.
+    """
+    return {
+        name: unset
+        for name, (unset, (_, weights)) in _READ_BY.items()
+        if not any(getattr(parts, weight) for weight in weights)
+    }
+
+
+def _check_unread(args: Any) -> None:
+    for name, unset in unread_options(args.loss_weights).items():
+        value = getattr(args, name)
+        if value == unset:
+            continue
+        if args.companion_name is not None and name in companion_options(args.companion_name):
+            raise ValueError(
+                f"`{name}` is that of the KL parts, of which there is none here, and {args.companion_name} has its own; set "
+                f"companion_options={{'{name}': {value:g}}} instead"
+            )
+        _, (part, _) = _READ_BY[name]
         raise ValueError(
-            f"`temperature` is that of the KL parts, of which there is none here, and {args.companion_name} has its own; "
-            f"set companion_options={{'temperature': {args.temperature:g}}} instead"
+            f"`{name}` has no effect: method {args.method or 'plain'!r} with these weights has no {part}, which alone reads "
+            "it; leave it out"
         )
 
 
@@ -193,7 +228,7 @@ def _check_head_options(args: Any) -> None:
             "`teacher_head_ce_weight`"
         )
     weights = args.loss_weights
-    trained = weights.trains_own_head or "logits" in args.student_reads
+    trained = weights.trains_own_head or "logits" in args.student_reads or args.predicts_with_centers
     if not trained and args.student_head != "teacher_frozen":
         raise ValueError(
             "no loss part reaches the student's own head, which would stay random; set "

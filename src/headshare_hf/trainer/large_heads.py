@@ -133,6 +133,8 @@ def check_sharded_heads(args: DistillationConfig) -> None:
         # The norm of the gradient of a process is not that of the whole.
         "max_grad_norm": bool(args.max_grad_norm),
         "eval_teacher_head_weight": bool(args.eval_teacher_head_weight),
+        # Every process moves all centers.
+        f"companion: {args.companion_name}": args.predicts_with_centers,
     }
     found = [name for name, is_set in conflicts.items() if is_set]
     if found:

@@ -134,7 +134,8 @@ def _companion_rows(name: str, companion: Companion) -> dict[str, Method]:
     """The method of a companion loss and, where the student predicts with a head of its own, TH-KD beside it."""
     alone = Method(companion.summary, companion.source, ce=companion.ce, kd=companion.kd, companion=name)
     if not (companion.ce or companion.kd):
-        return {name: replace(alone, student_head="teacher_frozen")}
+        # Nothing trains the student's head: it is the teacher's, or what the loss makes.
+        return {name: alone if companion.loss.makes_centers else replace(alone, student_head="teacher_frozen")}
     shared = f"{companion.summary}; and the KL through the teacher's frozen head"
     source = f"{companion.source}; {_TEACHER_HEAD} as th_kd"
     return {name: alone, f"th_{name}": replace(alone, summary=shared, source=source, teacher_head=_TEACHER_HEAD)}

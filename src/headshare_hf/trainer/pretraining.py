@@ -158,6 +158,7 @@ def _arguments(args: DistillationConfig, pretrains_backbone: bool) -> Distillati
         lr_decay_epochs=None,
         warmup_steps=0,
         eval_strategy="no",
+        eval_on_start=False,
         load_best_model_at_end=False,
         # The last one is what the training proper starts from.
         save_strategy="steps" if in_steps else "epoch",
@@ -166,6 +167,9 @@ def _arguments(args: DistillationConfig, pretrains_backbone: bool) -> Distillati
         push_to_hub=False,
         report_to="none",
         torch_compile=False,
+        # Either of them sets it again.
+        torch_compile_backend=None,
+        torch_compile_mode=None,
         ddp_find_unused_parameters=pretrains_backbone,
     )
 

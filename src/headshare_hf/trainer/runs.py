@@ -13,6 +13,7 @@ from . import run_folder
 from .callbacks import HeadSimilarityCallback
 from .checkpointing import load_weights
 from .config import DistillationConfig
+from .config_checks import unread_options
 from .embedder import has_classes
 from .methods import get_method
 from .trainer import DistillationTrainer
@@ -217,8 +218,7 @@ def _stage(args: DistillationConfig, folder: Path, method: str, epochs: float | 
         )
     )
     row = get_method(method)
-    if not (row.kd or row.teacher_head):
-        own_loss |= {"temperature": None, "kd_scale": None}
+    own_loss |= unread_options(row)
     if not row.contrastive:
         own_loss |= {"num_negatives": None, "negatives": None, "contrastive_size": None}
     if not (row.kd or row.teacher_head or row.embedding or row.contrastive or row.companion):

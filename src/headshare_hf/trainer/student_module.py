@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import nn
 
-from ..models import embedding_tap, find_classifier
+from ..models import embedding_tap, find_classifier, share_head
 from ..models.heads import create_projector
 from .auxiliaries import create_auxiliaries
 from .backends import wants_fsdp
@@ -119,6 +119,28 @@ class StudentModule(nn.Module):
         if options:
             result["maps"] = feature_maps(output)
         return result
+
+
+def set_head(
+    model: nn.Module, teacher: nn.Module | None, args: DistillationConfig, shared_head_from: nn.Module | None
+) -> None:
+    """
+    Copies the classifier into `model` that `args` or `shared_head_from` say, if any.
+
+    Raises:
+        ValueError: Two of them set it, or as [`share_head`].
+    """
+    if shared_head_from is not None and args.student_head != "own":
+        raise ValueError("`shared_head_from` and `student_head` both set the classifier of the model; use one")
+    if shared_head_from is not None and args.predicts_with_centers:
+        raise ValueError(
+            f"`shared_head_from` would have no effect: the class centers of {args.companion_name} take the place of the "
+            "model's classifier; leave it out"
+        )
+    if shared_head_from is not None:
+        share_head(shared_head_from, model, freeze=True)
+    elif args.student_head != "own" and teacher is not None:
+        share_head(teacher, model, freeze=args.student_head == "teacher_frozen")
 
 
 def trained_module(

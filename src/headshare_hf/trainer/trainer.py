@@ -1,5 +1,6 @@
 """The trainer: plain training, TH-KD, SH-KD and their relatives on `transformers.Trainer`."""
 
+import copy
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -26,7 +27,7 @@ from ..losses import (
     Scores,
     ShardedScores,
 )
-from ..models import embedding_tap, find_classifier, share_head
+from ..models import embedding_tap, find_classifier
 from .auxiliaries import auxiliary_losses
 from .backends import check_backends, resolve_ddp
 from .callbacks import EpochSeedCallback
@@ -45,7 +46,7 @@ from .pretraining import pretrain
 from .sharding import prepare_for_sharding
 from .softening import DEFAULT_TEMPERATURE, resolve_softening
 from .split_heads import SplitHead, leave_to_processes, part_of_head
-from .student_module import StudentModule, StudentOutput, may_have_margin, trained_module
+from .student_module import StudentModule, StudentOutput, may_have_margin, set_head, trained_module
 from .teacher import FrozenTeacher, TeacherOutput, teacher_autocast
 from .teacher_cache import CachedTeacher, TeacherUse, check_cacheable
 
@@ -99,11 +100,13 @@ class DistillationTrainer(OptimizingTrainer):
         **kwargs: Any,
     ) -> None:
         check_arguments(model, args, kwargs)
+        # What is filled in below is for these networks; the same arguments may be given for others, or be changed.
+        args = copy.copy(args)
         teacher, teacher_processing_class = given_teacher(teacher, teacher_processing_class)
         shared_head_from = given_classifier(shared_head_from)
         check_run(model, teacher, args, train_dataset, eval_dataset)
         resolve_softening(args, model, teacher)
-        self._prepare_heads(model, teacher, args, shared_head_from)
+        set_head(model, teacher, args, shared_head_from)
         self.identity = run_identity(model, teacher, shared_head_from, args, (train_dataset, eval_dataset))
         self.objective: DistillationObjective = DistillationObjective(
             args.loss_weights, args.temperature or DEFAULT_TEMPERATURE, args.kd_scale, args.embedding_distance
@@ -121,7 +124,7 @@ class DistillationTrainer(OptimizingTrainer):
             model, teacher, args, train_dataset, adapter, not self._chunked, self._needs_embedding
         )
         self._auxiliaries = trained.auxiliaries if isinstance(trained, StudentModule) else nn.ModuleDict()
-        resolve_ddp(args, model, len(self._auxiliaries) > 0)
+        resolve_ddp(args, model, self._auxiliaries)
         self._teacher_part: nn.Module | None = None
         self._tap = embedding_tap(model) if trained is model and self._needs_embedding else None
         kwargs.setdefault("data_collator", collate)
@@ -149,17 +152,6 @@ class DistillationTrainer(OptimizingTrainer):
             prepare_for_sharding(trained, self.accelerator)
         if args.shard_heads:
             self._split_classes(trained, model, teacher)
-
-    @staticmethod
-    def _prepare_heads(
-        model: nn.Module, teacher: nn.Module | None, args: DistillationConfig, shared_head_from: nn.Module | None
-    ) -> None:
-        if shared_head_from is not None and args.student_head != "own":
-            raise ValueError("`shared_head_from` and `student_head` both set the classifier of the model; use one")
-        if shared_head_from is not None:
-            share_head(shared_head_from, model, freeze=True)
-        elif args.student_head != "own" and teacher is not None:
-            share_head(teacher, model, freeze=args.student_head == "teacher_frozen")
 
     def _split_classes(self, trained: nn.Module, model: nn.Module, teacher: nn.Module | None) -> None:
         self._split_head = SplitHead(find_classifier(model))

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from companion_cases import draw_case, leaves, mapped
+from companion_cases import draw_case, draw_features, leaves, mapped
 from torch.autograd import grad
 
+from headshare_hf.losses.companions import KDSVDLoss
 from headshare_hf.losses.companions.singular_vectors import leading_vectors
 
 
@@ -58,6 +59,19 @@ def test_a_student_that_agrees_with_its_teacher_has_no_loss():
     case = draw_case("kdsvd", rank=2)
     assert case.value() > 1e-3
     assert case.value(student=case.teacher) < 1e-9
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("maps, most", [(((3, 6), (4, 6), (5, 3)), 4), (((3, 4), (4, 2), (4, 1)), 1)])
+def test_no_more_vectors_are_compared_than_every_map_has(maps, most, side):
+    """Otherwise the number would differ from stage to stage."""
+    other = tuple((channels, 6) for channels, _ in maps)
+    networks = [draw_features(2, 1, maps=maps), draw_features(2, 2, maps=other)]
+    student, teacher = networks[side], networks[1 - side]
+    shapes = student.shapes(), teacher.shapes()
+    assert KDSVDLoss(*shapes, rank=most)(student, teacher).isfinite()
+    with pytest.raises(ValueError, match=rf"`rank` is {most + 1}, but a map of shape \(\d, \d, \d\) has {most} sing"):
+        KDSVDLoss(*shapes, rank=most + 1)
 
 
 def test_loss_is_the_written_out_sum():

@@ -133,11 +133,32 @@ def test_of_two_classes_there_is_no_size_to_take_away():
     ("name", "option", "message"),
     [
         ("dkd", {"temperature": 0.0}, "DKDLoss: `temperature` is 0.0; it must be positive"),
-        ("dkd", {"others_weight": -8.0}, "`others_weight` is -8.0; it must not be negative"),
+        ("dkd", {"temperature": float("inf")}, "`temperature` is inf; it must be positive and finite"),
+        # What YAML makes of 1e-1.
+        ("dkd", {"temperature": "1e-1"}, "`temperature` is '1e-1'; it must be positive"),
+        ("dkd", {"others_weight": -8.0}, "`others_weight` is -8.0; it must be finite and not negative"),
+        (
+            "dkd",
+            {"target_weight": 0, "others_weight": 0},
+            "`target_weight` and `others_weight` are 0, so that nothing",
+        ),
         ("dist", {"temperature": -4.0}, "`temperature` is -4.0"),
         ("dist", {"inter_weight": float("nan")}, "`inter_weight` is nan"),
         ("kd_standardized", {"temperature": -1.0}, "`temperature` is -1.0"),
+        ("dist", {"inter_weight": 0.0, "intra_weight": 0.0}, "`inter_weight` and `intra_weight` are 0"),
         ("rkd", {"angle_weight": -1.0}, "`angle_weight` is -1.0"),
+        ("rkd", {"angle_weight": float("inf")}, "`angle_weight` is inf"),
+        ("rkd", {"angle_weight": 0, "distance_weight": 0}, "RKDLoss: `distance_weight` and `angle_weight` are 0"),
+        ("abound", {"margin": -1}, "BoundaryLoss: `margin` is -1; it must be positive"),
+        ("abound", {"margin": 0.0}, "`margin` is 0.0; it must be positive"),
+        ("correlation", {"size": 0}, "CorrelationLoss: `size` is 0; it must be a whole number from 1 on"),
+        ("correlation", {"size": 2.5}, "`size` is 2.5; it must be a whole number"),
+        ("kdsvd", {"rank": 0}, "KDSVDLoss: `rank` is 0; it must be a whole number from 1 on"),
+        ("kdsvd", {"rank": True}, "`rank` is True; it must be a whole number"),
+        ("hint", {"stage": 1.0}, "`stage` is 1.0, but student and teacher have the maps 0 to 2"),
+        ("adadistill", {"scale": -64.0}, "AdaDistillLoss: `scale` is -64.0; it must be positive"),
+        ("adadistill", {"scale": 0}, "`scale` is 0; it must be positive"),
+        ("adadistill", {"margin": -0.5}, "`margin` is -0.5; it must be finite and not negative"),
     ],
 )
 def test_options_out_of_range_are_refused(name, option, message):

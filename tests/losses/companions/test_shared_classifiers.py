@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from headshare_hf.losses import Features
 from headshare_hf.losses.companions import AdaDistillLoss, FeatureShapes, SimKDLoss, SRRLLoss
 from headshare_hf.losses.companions import adadistill as companion
+from headshare_hf.models import CosineHead
 from headshare_hf.models.map_projector import MapProjector
 
 
@@ -184,6 +185,15 @@ def test_adadistill_leaves_its_centers_alone_in_eval_mode_and_to_the_optimizer()
     run(loss, vectors([1, 0]), vectors([1, 0]), [1])
     assert not loss.head.weight.any() and not loss.head.weight.requires_grad
     assert set(loss.state_dict()) == {"head.weight"}
+
+
+def test_adadistill_keeps_its_centers_in_the_classifier_of_the_student():
+    head, loss = CosineHead(2, 3, scale=8.0), adadistill()
+    loss.keep_centers_in(head)
+    assert not head.weight.any() and not head.weight.requires_grad
+    run(loss, vectors([1, 0], [0, 1]), vectors([3, 4], [0, -2]), [2, 0])
+    torch.testing.assert_close(head.weight, vectors([0, -1], [0, 0], [0.6, 0.8]))
+    assert head(vectors([3, 4])).argmax() == 2
 
 
 def test_adadistill_with_cosface_takes_the_margin_off_the_cosine():

@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from .alignment import check_same_number, map_connector
+from .alignment import check_positive, check_same_number, map_connector
 from .base import PretrainedCompanionLoss
 from .features import FeatureShapes, MapShape, NeededFeatures
 
@@ -32,7 +32,7 @@ class BoundaryLoss(PretrainedCompanionLoss):
         margin (`float`, *optional*, defaults to 1.0): How far from zero a neuron has to be.
 
     Raises:
-        ValueError: The numbers of stages differ, or as [`map_connector`].
+        ValueError: The numbers of stages differ, the margin is not positive, or as [`map_connector`].
     """
 
     student_needs = ("pre_activations",)
@@ -43,6 +43,8 @@ class BoundaryLoss(PretrainedCompanionLoss):
         super().__init__(student, teacher)
         own, other = (cast(tuple[MapShape, ...], side.pre_activations)[1:] for side in (student, teacher))
         check_same_number(type(self).__name__, own, other)
+        # At 0 a student whose neurons are all 0 would have nothing to learn.
+        check_positive(type(self).__name__, margin=margin)
         self.margin = margin
         self.connectors = nn.ModuleList(_connector(*pair) for pair in zip(own, other, strict=True))
 

@@ -4,12 +4,13 @@ from typing import cast
 
 import torch
 
-from ...models import IGNORED_LABEL
+from ...models import IGNORED_LABEL, CosineHead
 from ...models.heads import MarginHead, create_head
 from ..chunked_cross_entropy import chunked_cross_entropy
 from ..class_matrix import CHUNKED_FROM
 from ..contrastive import _of_all_processes
 from ..cross_entropy import cross_entropy
+from .alignment import check_not_negative, check_positive
 from .arithmetic import unit
 from .base import CompanionLoss
 from .features import FeatureShapes, NeededFeatures
@@ -32,7 +33,8 @@ class AdaDistillLoss(CompanionLoss):
     Of the family of shared classifiers: TH-KD, and the method `inherited` (ProxylessKD, ArcDistill), read the student
     with the teacher's trained class centers, which stand still. In SH-KD they stand still too, but are those of a
     student, and the teacher was trained around them. Here they are made on the way, so that the teacher's classifier is
-    not needed, nor the classes that it was trained with.
+    not needed, nor the classes that it was trained with. What the student was trained to be read by are these centers,
+    and with them it is published, see `keep_centers_in`.
 
     Written from the equations. What they leave open: two cosines below 0 are no nearness either, and α is 0; f_t has
     length 1; centers start at zero, so that the first image of a class becomes its center; and several images of a class
@@ -46,12 +48,14 @@ class AdaDistillLoss(CompanionLoss):
         scale (`float`, *optional*, defaults to 64.0): Of the cosines.
 
     Raises:
-        ValueError: The embeddings have different widths, the student has no classifier, or there is no such head.
+        ValueError: The embeddings have different widths, the student has no classifier, there is no such head, its margin
+            is negative or its scale not positive.
     """
 
     student_needs = ("embeddings",)
     teacher_needs = ("embeddings",)
     needs_labels = True
+    makes_centers = True
 
     def __init__(
         self,
@@ -64,6 +68,8 @@ class AdaDistillLoss(CompanionLoss):
         super().__init__(student, teacher)
         if head_type not in _HEAD_TYPES:
             raise ValueError(f"`head_type` is {head_type!r}; allowed: {', '.join(_HEAD_TYPES)}")
+        check_positive(type(self).__name__, scale=scale)
+        check_not_negative(type(self).__name__, margin=margin)
         if student.embeddings != teacher.embeddings or not student.embeddings:
             raise ValueError(
                 f"the student's embeddings are {student.embeddings} wide and the teacher's {teacher.embeddings}, but "
@@ -74,6 +80,16 @@ class AdaDistillLoss(CompanionLoss):
         self.head = cast(MarginHead, create_head(head_type, student.embeddings, student.logits, scale, margin))
         # Moved by `forward`, never by the optimizer.
         self.head.weight.requires_grad_(False).zero_()
+
+    def keep_centers_in(self, head: CosineHead) -> None:
+        """
+        From here on the centers are those of `head`, which so predicts with them; nothing else may train it.
+
+        Args:
+            head ([`CosineHead`]): The student's classifier. Its own centers are forgotten.
+        """
+        head.weight.requires_grad_(False).zero_()
+        self.head.weight = head.weight
 
     def compute(self, student: NeededFeatures, teacher: NeededFeatures, labels: torch.Tensor) -> torch.Tensor:
         """See [`CompanionLoss.compute`]; images labelled -1 are left out. The centers move in training mode only."""

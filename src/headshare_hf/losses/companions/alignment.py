@@ -1,5 +1,6 @@
-"""Checks that the maps of two networks can be compared, and the layers that make them comparable."""
+"""Checks of options and of the maps of two networks, and the layers that make maps comparable."""
 
+import math
 from collections.abc import Sequence
 
 from torch import nn
@@ -67,24 +68,73 @@ def check_same_classes(name: str, student: FeatureShapes, teacher: FeatureShapes
         )
 
 
+def check_rank(name: str, rank: int, *networks: Sequence[MapShape]) -> None:
+    """
+    Checks that each map of each network, a matrix of positions times channels, has `rank` singular vectors.
+
+    Raises:
+        ValueError: The smallest has fewer.
+    """
+    shape = min((shape for shapes in networks for shape in shapes), key=_most_vectors)
+    if rank > _most_vectors(shape):
+        raise ValueError(
+            f"{name}: `rank` is {rank}, but a map of shape {shape} has {_most_vectors(shape)} singular vectors; take a "
+            "smaller `rank`, or larger images"
+        )
+
+
+def _most_vectors(shape: MapShape) -> int:
+    return min(shape[0], shape[1] * shape[2])
+
+
+def check_count(name: str, **values: int) -> None:
+    """
+    Raises:
+        ValueError: An option is no whole number, or below 1; names it.
+    """
+    for option, value in values.items():
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{name}: `{option}` is {value!r}; it must be a whole number from 1 on")
+
+
 def check_positive(name: str, **values: float) -> None:
     """
     Raises:
-        ValueError: An option is not above 0; names it.
+        ValueError: An option is no finite number above 0; names it.
     """
     for option, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name}: `{option}` is {value}; it must be positive")
+        if not _is_number(value) or not 0 < value < math.inf:
+            raise ValueError(f"{name}: `{option}` is {value!r}; it must be positive and finite")
 
 
 def check_not_negative(name: str, **values: float) -> None:
     """
     Raises:
-        ValueError: An option is below 0; names it.
+        ValueError: An option is no finite number, or below 0; names it.
     """
     for option, value in values.items():
-        if not value >= 0:
-            raise ValueError(f"{name}: `{option}` is {value}; it must not be negative")
+        if not _is_number(value) or not 0 <= value < math.inf:
+            raise ValueError(f"{name}: `{option}` is {value!r}; it must be finite and not negative")
+
+
+def check_weights(name: str, **values: float) -> None:
+    """
+    Checks the weights of all parts of a loss.
+
+    Raises:
+        ValueError: As [`check_not_negative`], or all are 0, so that the loss would be 0 too.
+    """
+    check_not_negative(name, **values)
+    if not any(values.values()):
+        options = " and ".join(f"`{option}`" for option in values)
+        raise ValueError(
+            f"{name}: {options} are 0, so that nothing would be compared; set one of them, or leave them out"
+        )
+
+
+def _is_number(value: object) -> bool:
+    # YAML takes 1e-3, without a point, for text.
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def map_connector(student: MapShape, teacher: MapShape, relu: bool) -> nn.Sequential:

@@ -47,6 +47,8 @@ class CompanionLoss(nn.Module):
         student_needs (`tuple[str, ...]`): The fields of the student's [`Features`] that are read.
         teacher_needs (`tuple[str, ...]`): Those of the teacher.
         needs_labels (`bool`): Whether the labels are read.
+        makes_centers (`bool`): Whether it makes a center of every class, with which a student can predict whose own
+            classifier nothing trains.
 
     Raises:
         ValueError: A network has nothing of a kind that is needed, or maps that are not
@@ -56,6 +58,7 @@ class CompanionLoss(nn.Module):
     student_needs: ClassVar[tuple[str, ...]] = ()
     teacher_needs: ClassVar[tuple[str, ...]] = ()
     needs_labels: ClassVar[bool] = False
+    makes_centers: ClassVar[bool] = False
 
     def __init__(self, student: FeatureShapes, teacher: FeatureShapes) -> None:
         super().__init__()

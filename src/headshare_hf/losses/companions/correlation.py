@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from .alignment import check_count
 from .base import CompanionLoss
 from .features import FeatureShapes, NeededFeatures
 
@@ -18,6 +19,9 @@ class CorrelationLoss(CompanionLoss):
     Args:
         student, teacher: See [`CompanionLoss`].
         size (`int`, *optional*, defaults to 128): Width that both layers lead to.
+
+    Raises:
+        ValueError: The width is below 1.
     """
 
     student_needs = ("embeddings",)
@@ -25,6 +29,7 @@ class CorrelationLoss(CompanionLoss):
 
     def __init__(self, student: FeatureShapes, teacher: FeatureShapes, size: int = 128) -> None:
         super().__init__(student, teacher)
+        check_count(type(self).__name__, size=size)
         self.student_layer = nn.Linear(student.embedding_size, size)
         self.teacher_layer = nn.Linear(teacher.embedding_size, size)
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from .alignment import check_not_negative, check_positive, check_same_classes
+from .alignment import check_positive, check_same_classes, check_weights
 from .arithmetic import unit
 from .base import CompanionLoss
 from .features import FeatureShapes, NeededFeatures
@@ -25,7 +25,7 @@ class DISTLoss(CompanionLoss):
         temperature (`float`, *optional*, defaults to 4.0): T, unitless.
 
     Raises:
-        ValueError: The numbers of classes differ, T is not positive, or a weight is negative.
+        ValueError: The numbers of classes differ, T is not positive, a weight is negative, or both are 0.
     """
 
     student_needs = ("logits",)
@@ -42,7 +42,7 @@ class DISTLoss(CompanionLoss):
         super().__init__(student, teacher)
         check_same_classes(type(self).__name__, student, teacher)
         check_positive(type(self).__name__, temperature=temperature)
-        check_not_negative(type(self).__name__, inter_weight=inter_weight, intra_weight=intra_weight)
+        check_weights(type(self).__name__, inter_weight=inter_weight, intra_weight=intra_weight)
         self.inter_weight = inter_weight
         self.intra_weight = intra_weight
         self.temperature = temperature

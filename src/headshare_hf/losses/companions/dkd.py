@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from ...models import IGNORED_LABEL
-from .alignment import check_not_negative, check_positive, check_same_classes
+from .alignment import check_positive, check_same_classes, check_weights
 from .base import CompanionLoss
 from .features import FeatureShapes, NeededFeatures
 
@@ -29,8 +29,8 @@ class DKDLoss(CompanionLoss):
         temperature (`float`, *optional*, defaults to 4.0): T, unitless.
 
     Raises:
-        ValueError: There are fewer than two classes, or not as many of the student as of the teacher, T is not positive, or
-            a weight is negative.
+        ValueError: There are fewer than two classes, or not as many of the student as of the teacher, T is not positive, a
+            weight is negative, or both are 0.
     """
 
     student_needs = ("logits",)
@@ -48,7 +48,7 @@ class DKDLoss(CompanionLoss):
         super().__init__(student, teacher)
         check_same_classes(type(self).__name__, student, teacher, least=2)
         check_positive(type(self).__name__, temperature=temperature)
-        check_not_negative(type(self).__name__, target_weight=target_weight, others_weight=others_weight)
+        check_weights(type(self).__name__, target_weight=target_weight, others_weight=others_weight)
         self.target_weight = target_weight
         self.others_weight = others_weight
         self.temperature = temperature

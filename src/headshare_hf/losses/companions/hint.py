@@ -33,8 +33,10 @@ class HintLoss(CompanionLoss):
     def __init__(self, student: FeatureShapes, teacher: FeatureShapes, stage: int = 2, regressor: bool = True) -> None:
         super().__init__(student, teacher)
         fewest = min(len(student.maps), len(teacher.maps))
-        if not 0 <= stage < fewest:
-            raise ValueError(f"`stage` is {stage}, but student and teacher have the maps 0 to {fewest - 1} in common")
+        if type(stage) is not int or not 0 <= stage < fewest:
+            raise ValueError(
+                f"`stage` is {stage!r}, but student and teacher have the maps 0 to {fewest - 1} in common"
+            )
         shapes = student.maps[stage], teacher.maps[stage]
         if not regressor and shapes[0] != shapes[1]:
             raise ValueError(

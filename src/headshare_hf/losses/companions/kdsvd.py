@@ -2,7 +2,7 @@
 
 import torch
 
-from .alignment import check_same_channels
+from .alignment import check_count, check_rank, check_same_channels
 from .arithmetic import unit
 from .base import CompanionLoss
 from .features import FeatureShapes, NeededFeatures
@@ -31,7 +31,8 @@ class KDSVDLoss(CompanionLoss):
         rank (`int`, *optional*, defaults to 1): How many vectors of the teacher are used.
 
     Raises:
-        ValueError: The numbers of stages or of their channels differ.
+        ValueError: The numbers of stages or of their channels differ, or `rank` is below 1 or more than some map has
+            vectors: as many as channels or positions, whichever are fewer.
     """
 
     student_needs = ("hidden_states",)
@@ -40,6 +41,8 @@ class KDSVDLoss(CompanionLoss):
     def __init__(self, student: FeatureShapes, teacher: FeatureShapes, rank: int = 1) -> None:
         super().__init__(student, teacher)
         check_same_channels(type(self).__name__, student.stages, teacher.stages, least=2)
+        check_count(type(self).__name__, rank=rank)
+        check_rank(type(self).__name__, rank, student.stages, teacher.stages)
         self.rank = rank
 
     def compute(self, student: NeededFeatures, teacher: NeededFeatures, labels: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from .alignment import check_not_negative
+from .alignment import check_weights
 from .arithmetic import unit
 from .base import CompanionLoss
 from .features import FeatureShapes, NeededFeatures
@@ -26,7 +26,7 @@ class RKDLoss(CompanionLoss):
         angle_weight (`float`, *optional*, defaults to 50.0): Weight of the angles.
 
     Raises:
-        ValueError: A weight is negative.
+        ValueError: A weight is negative, or both are 0.
     """
 
     student_needs = ("embeddings",)
@@ -40,7 +40,7 @@ class RKDLoss(CompanionLoss):
         angle_weight: float = 50.0,
     ) -> None:
         super().__init__(student, teacher)
-        check_not_negative(type(self).__name__, distance_weight=distance_weight, angle_weight=angle_weight)
+        check_weights(type(self).__name__, distance_weight=distance_weight, angle_weight=angle_weight)
         self.distance_weight = distance_weight
         self.angle_weight = angle_weight
 
