@@ -1,11 +1,13 @@
 """The tables of the benchmarks: as text, as JSON, and what they were measured on."""
 
+import hashlib
 import json
 import math
 import os
 import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,26 @@ import torch
 
 
 PACKAGES = ("torch", "transformers", "accelerate", "numpy")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _code_version() -> str:
+    """Of the package, with a digest over everything that is measured: all of its sources, and these scripts."""
+    package, digest = find_spec("headshare_hf"), hashlib.sha256()
+    for folder in (*package.submodule_search_locations, Path(__file__).parent):
+        for path in sorted(Path(folder).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return f"{_version('headshare_hf')}+{digest.hexdigest()[:12]}"
+
+
+# As of the start of the script, like what it imports: a file may be edited while it runs.
+CODE = _code_version()
 
 
 def add_table(output: Path | None, name: str, table: dict[str, Any]) -> None:
@@ -25,7 +47,7 @@ def add_table(output: Path | None, name: str, table: dict[str, Any]) -> None:
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
-    """Processor with the instructions that PyTorch uses of it, accelerator, threads and versions."""
+    """Processor with the instructions that PyTorch uses of it, accelerator, threads and versions, that of our code too."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
@@ -36,6 +58,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
         "python": platform.python_version(),
+        "code": CODE,
         **{package: _version(package) for package in PACKAGES},
     }
 
@@ -84,13 +107,6 @@ def _limited(value: float | None, limit: float | None, form: str) -> str:
 
 def _at_most(limit: float | None, form: str, scale: float = 1.0) -> str:
     return "" if limit is None else f" (<= {form.format(limit * scale)})"
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
 
 
 def _finite(value: Any) -> Any:

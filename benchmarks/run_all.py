@@ -4,8 +4,9 @@ Every benchmark, one after the other, into one file that the site shows, and the
     python benchmarks/run_all.py [--reference CHECKOUT] [--insightface CHECKOUT]
 
 Under 20 minutes on two cores that do nothing else; `--only NAME ...` runs some and leaves the tables of the others in
-the file as they are. `--reference` is a checkout of the authors' code and `--insightface` one of insightface: what is
-compared with them otherwise meets a plain loop.
+the file as they are, with the command and the version of the code that they were measured with. `--reference` is a
+checkout of the authors' code and `--insightface` one of insightface: what is compared with them otherwise meets a plain
+loop.
 """
 
 import argparse
@@ -73,8 +74,9 @@ def shown(options: list[str]) -> str:
 
 
 def asked(arguments: argparse.Namespace) -> str:
-    """The command that all of this is."""
-    options = [
+    """The command that this is."""
+    options = ["--only", *arguments.only] if arguments.only else []
+    options += [
         word for rival in RIVALS if (path := getattr(arguments, rival)) for word in (f"--{rival}", str(path.resolve()))
     ]
     options += ["--device", arguments.device] if arguments.device is not None else []
@@ -88,19 +90,27 @@ def keep(tables: Path, script: str, seconds: float, arguments: argparse.Namespac
         return
     output: Path = arguments.output
     known = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
-    new, scripts = json.loads(tables.read_text(encoding="utf-8")), known.get("scripts", {})
+    new = json.loads(tables.read_text(encoding="utf-8"))
+    # Older files have one command, which was that of all.
+    scripts = {name: {"command": known["command"], **about} for name, about in known.get("scripts", {}).items()}
     # A table that this script no longer makes would stay for ever.
-    gone = set(scripts.get(script, {}).get("tables", [])) - set(new)
+    gone = set(scripts.pop(script, {}).get("tables", [])) - set(new)
     kept = {name: table for name, table in known.get("tables", {}).items() if name not in gone}
     about = {"options": shown(options_of(script, arguments)), "seconds": round(seconds, 1), "tables": list(new)}
+    scripts[script] = {"command": asked(arguments), **about}
     content = {
-        "command": known.get("command", asked(arguments)) if arguments.only else asked(arguments),
+        "command": commands(scripts),
         "data": "noise of the sizes that the tables name",
         "hardware": "beside each table",
-        "scripts": {**scripts, script: about},
+        "scripts": scripts,
         "tables": {**kept, **new},
     }
     write(content, output)
+
+
+def commands(scripts: dict[str, Any]) -> str:
+    """What made all that is stored, in the order in which it was run."""
+    return "; ".join(dict.fromkeys(about["command"] for about in scripts.values()))
 
 
 def write(content: dict[str, Any], output: Path) -> None:
@@ -117,6 +127,7 @@ def forget_others(output: Path) -> None:
     """Leaves out what no script has made: tables of scripts and names that are no more."""
     content = json.loads(output.read_text(encoding="utf-8"))
     content["scripts"] = {name: about for name, about in content["scripts"].items() if name in SCRIPTS}
+    content["command"] = commands(content["scripts"])
     made = {name for about in content["scripts"].values() for name in about["tables"]}
     content["tables"] = {name: table for name, table in content["tables"].items() if name in made}
     write(content, output)

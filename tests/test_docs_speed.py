@@ -53,15 +53,41 @@ def test_a_target_is_met_or_not_and_says_against_whom():
         columns={"MB": {"ours": 11.0}},
     )
     found = tables.targets({"tables": {"step": measured}}).splitlines()[2:]
-    assert found == [
+    assert found[:3] == [
         "| A step | ours: ratio | 2.00 | 1.90 to 2.10 | 1.00 | ≥ 2.05 | **not met**, by less than its noise | insightface | usual |",
         "| A step | ours: MB | 11 |  |  | ≤ 10 | **not met** | insightface | usual |",
         "| A step | ours: time | 1 s |  |  | ≤ 2 s | met | insightface | usual |",
     ]
     assert "11 (≤ 10)" in tables.comparisons({"tables": {"step": measured}})
-    assert "usual thresholds of glibc; compared with: insightface." in tables.comparisons(
+    assert "usual thresholds of glibc; compared with: insightface;" in tables.comparisons(
         {"tables": {"step": measured}}
     )
+
+
+def test_every_table_says_which_code_it_measured():
+    old, new = (
+        _table(_row("base", 2.0), targets={"base": 1.0}, title=f"{name}: of images") for name in ("Old", "New")
+    )
+    new["machine"] = {**new["machine"], "code": "0.1+abc"}
+    stored = {"command": "make bench", "tables": {"old": old, "new": new}}
+    first, second = tables.comparisons(stored).split("**New")
+    assert first.rstrip().endswith("measured with an earlier version of the code.")
+    assert second.endswith("measured with version 0.1+abc of the code.")
+    assert tables.targets(stored).splitlines()[-1] == (
+        "Measured with several versions of the code: an earlier version (Old), version 0.1+abc (New)."
+    )
+    assert tables.targets({"tables": {"new": new}}).endswith("\n\nMeasured with version 0.1+abc of the code.")
+    scripts = {"a.py": {"options": "", "seconds": 1.0, "tables": ["old", "new"]}}
+    assert "| `a.py` | `` | 1 | an earlier version, version 0.1+abc |" in tables.seconds(
+        {**stored, "scripts": scripts}
+    )
+
+
+def test_tables_of_another_form_say_which_code_they_measured():
+    stored = _curves(1, 10, 100, 2000)
+    assert growth.growth(stored).endswith("\n\nMeasured with an earlier version of the code.")
+    stored["tables"]["growth"]["machine"] = {"code": "0.1+abc"}
+    assert growth.growth(stored).endswith("\n\nMeasured with version 0.1+abc of the code.")
 
 
 def test_the_time_of_all_scripts_is_shown_and_too_much_of_it_is_said():
@@ -109,7 +135,7 @@ def test_chunks_are_summed_up_by_number_of_classes():
     }
     table = _table(*rows, title="Chunks, 64 images", columns=columns)
     found = text.chunk_counts({"tables": {"class_counts_64_usual": table}})
-    assert found.endswith("| 64 images | 1,000 | 0.80 to 1.20 | 5 to 15 |")
+    assert "| 64 images | 1,000 | 0.80 to 1.20 | 5 to 15 |\n\nMeasured with an earlier version" in found
     assert text.chunk_counts({"tables": {}}) == ""
 
 

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from benchmark_versions import measured_with
+
 
 Point = dict[str, float]
 # Changes of the exponent that are called a bend. One of time must also exceed the scatter of the rounds.
@@ -57,7 +59,7 @@ def growth(stored: dict[str, Any]) -> str:
             memory = ", ".join(f"{point['megabytes']:.0f}" for point in points)
             exponents = ", ".join(f"{slope:.2f}" for slope in slopes(points, "seconds"))
             lines.append(f"| {SWEEPS[sweep]} | {form} | {values} | {times} | {exponents} | {memory} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", measured_with([table])])
 
 
 def bends(stored: dict[str, Any]) -> str:

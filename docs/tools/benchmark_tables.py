@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmark_growth import bends, growth
 from benchmark_text import chunk_counts, contrastive_bound, slow_forms, trainer_cost
+from benchmark_versions import measured_with, version_of
 
 
 Table = dict[str, Any]
@@ -35,19 +36,27 @@ def page(stored: dict[str, Any]) -> str:
 
 
 def seconds(stored: dict[str, Any]) -> str:
-    """The command, and how long each script took."""
+    """The command, how long each script took, and which code it measured."""
     scripts = stored.get("scripts", {})
     if not scripts:
         return f"`{stored['command']}`; how long it took was not stored."
     total = sum(about["seconds"] for about in scripts.values())
-    rows = [[f"`{name}`", f"`{about['options']}`", f"{about['seconds']:.0f}"] for name, about in scripts.items()]
-    rows.append(["all", "", f"{total:.0f}"])
+    rows = [
+        [f"`{name}`", f"`{about['options']}`", f"{about['seconds']:.0f}", _versions(stored, about)]
+        for name, about in scripts.items()
+    ]
+    rows.append(["all", "", f"{total:.0f}", ""])
     late = "" if total < 1200 else ", **more than the 20 that are aimed at**"
     said = f"`{stored['command']}` took {total / 60:.1f} minutes{late}."
     made = {name for about in scripts.values() for name in about.get("tables", [])}
     if made < set(stored.get("tables", {})):
         said = f"Of `{stored['command']}` these took {total / 60:.1f} minutes; other tables are of an earlier version."
-    return f"{said}\n\n{markdown(['script', 'options', 'seconds'], rows)}"
+    return f"{said}\n\n{markdown(['script', 'options', 'seconds', 'code'], rows)}"
+
+
+def _versions(stored: dict[str, Any], about: dict[str, Any]) -> str:
+    tables = [stored["tables"][name] for name in about.get("tables", [])]
+    return ", ".join(dict.fromkeys(version_of(table) for table in tables))
 
 
 def comparisons(stored: dict[str, Any]) -> str:
@@ -57,7 +66,8 @@ def comparisons(stored: dict[str, Any]) -> str:
 
 def targets(stored: dict[str, Any]) -> str:
     """Everything that is aimed at, whether it was reached, and against whom."""
-    rows = [row for table in stored["tables"].values() if "rows" in table for row in _aims(table)]
+    tables = [table for table in stored["tables"].values() if "rows" in table]
+    rows, aiming = [row for table in tables for row in _aims(table)], [table for table in tables if any(_aims(table))]
     headings = [
         "what",
         "",
@@ -69,7 +79,7 @@ def targets(stored: dict[str, Any]) -> str:
         "compared with",
         "thresholds",
     ]
-    return markdown(headings, rows)
+    return f"{markdown(headings, rows)}\n\n{measured_with(aiming)}"
 
 
 def value_of(table: Table, column: str, name: str) -> float | None:
@@ -131,8 +141,8 @@ def _comparison(table: Table) -> str:
     instructions = f" ({machine['instructions']})" if "instructions" in machine else ""
     hardware = f"{machine['processor']}{instructions}, {machine['threads']} threads, {machine['device']}, torch {machine['torch']}"
     about = f"{hardware}; {table['rounds']} rounds; {machine['allocator']} thresholds of glibc"
-    rivals = f"compared with: {table['against']}"
-    return f"**{table['title']}**\n\n{markdown(headings, rows)}\n{notes}\n\n{about}; {rivals}."
+    rivals, code = f"compared with: {table['against']}", f"measured with {version_of(table)} of the code"
+    return f"**{table['title']}**\n\n{markdown(headings, rows)}\n{notes}\n\n{about}; {rivals}; {code}."
 
 
 def _measured(row: dict[str, Any], table: Table) -> list[str]:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from benchmark_versions import measured_with
+
 
 LEAN = "trainer, lean"
 
@@ -65,10 +67,8 @@ def slow_forms(stored: dict[str, Any]) -> str:
 
 def chunk_counts(stored: dict[str, Any]) -> str:
     """What losses in chunks gain and save over the number of classes; nothing where that was not measured."""
-    lines = []
-    for name, table in stored["tables"].items():
-        if not name.startswith("class_counts_"):
-            continue
+    lines, tables = [], [table for name, table in stored["tables"].items() if name.startswith("class_counts_")]
+    for table in tables:
         settings = f"{table['title'].partition(', ')[2]}"
         for classes in dict.fromkeys(_classes(row) for row in table["rows"]):
             rows = [row for row in table["rows"] if _classes(row) == classes]
@@ -82,7 +82,7 @@ def chunk_counts(stored: dict[str, Any]) -> str:
                 f"| {settings} | {int(classes):,} | {min(ratios):.2f} to {max(ratios):.2f} | {min(saved):.0f} to {max(saved):.0f} |"
             )
     head = "| | classes | ratio, of four losses | MB saved |\n| --- | --- | --- | --- |\n"
-    return head + "\n".join(lines) if lines else ""
+    return head + "\n".join([*lines, "", measured_with(tables)]) if lines else ""
 
 
 def _classes(row: dict[str, Any]) -> str:

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import harness
+import harness_table
 import pytest
 import torch
 from harness import Case, agree, compare, parser, prepare, report, use_reference
@@ -133,6 +135,7 @@ def test_a_report_is_printed_and_stored_beside_others(tmp_path, capsys, clock):
     assert [row["name"] for row in step["rows"]] == ["plain", "ours", "plain (control)"]
     assert step["agreement"] == {"ours": 2e-7} and step["targets"] == {"ours": 1.15}
     assert step["columns"] == {"memory MB": {"plain": 650.0, "ours": None}}
+    assert step["machine"]["code"] == harness_table.CODE
     assert step["machine"]["threads"] == torch.get_num_threads() and step["machine"]["torch"]
     text = capsys.readouterr().out.splitlines()
     ours = next(line for line in text if line.startswith("ours "))
@@ -155,6 +158,21 @@ def test_a_script_starts_anew_with_the_thresholds_of_the_allocator():
     command = [sys.executable, "-c", script, str(FOLDER), "--threads", "1", "--quick"]
     found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert found.stdout.split() == [str(8 << 30), "1", "1"]
+
+
+def test_the_version_of_the_code_is_that_of_all_that_is_measured(tmp_path, monkeypatch):
+    package, scripts = tmp_path / "headshare_hf", tmp_path / "benchmarks"
+    for file in (package / "hub" / "onnx.py", scripts / "step.py"):
+        file.parent.mkdir(parents=True)
+        file.write_text("1")
+    spec = SimpleNamespace(submodule_search_locations=[str(package)])
+    monkeypatch.setattr(harness_table, "find_spec", lambda name: spec)
+    monkeypatch.setattr(harness_table, "__file__", str(scripts / "harness_table.py"))
+    found = [harness_table._code_version()]
+    for file in (package / "hub" / "onnx.py", scripts / "step.py"):
+        file.write_text("2")
+        found.append(harness_table._code_version())
+    assert len(set(found)) == 3 and all(re.fullmatch(r"0\.[\w.]+\+[0-9a-f]{12}", code) for code in found)
 
 
 def test_threads_are_left_alone_where_none_are_asked_for(monkeypatch):

@@ -39,6 +39,8 @@ def test_the_command_names_options_and_no_folders_of_this_machine(tmp_path):
     assert asked(parse([])) == "make bench"
     expected = 'make bench BENCH_OPTIONS="--reference HeadSharingKD --insightface insightface"'
     assert asked(parse(RIVALS)) == expected
+    alone = asked(parse(["--only", "ijb.py", "pairs.py", "--device", "cpu"]))
+    assert alone == 'make bench BENCH_OPTIONS="--only ijb.py pairs.py --device cpu"'
 
 
 def _keep(folder, script, tables, *more):
@@ -56,13 +58,41 @@ def _page(monkeypatch):
 def test_tables_are_kept_with_the_time_and_the_options_of_their_script(tmp_path, monkeypatch):
     _page(monkeypatch)
     stored = _keep(tmp_path, "pairs.py", ["pairs"], *RIVALS)
-    assert stored["scripts"] == {
-        "pairs.py": {"options": "--insightface insightface", "seconds": 12.3, "tables": ["pairs"]}
-    }
     assert stored["command"].startswith("make bench BENCH_OPTIONS=")
+    about = {
+        "command": stored["command"],
+        "options": "--insightface insightface",
+        "seconds": 12.3,
+        "tables": ["pairs"],
+    }
+    assert stored["scripts"] == {"pairs.py": about}
     later = _keep(tmp_path, "ijb.py", ["ijb"], "--only", "ijb.py")
-    assert set(later["tables"]) == {"pairs", "ijb"} and later["command"] == stored["command"]
+    assert set(later["tables"]) == {"pairs", "ijb"}
     assert (tmp_path / "all.md").read_text() == "['ijb', 'pairs']"
+
+
+def test_a_script_that_is_run_again_alone_leaves_the_others_their_command(tmp_path, monkeypatch):
+    _page(monkeypatch)
+    first = _keep(tmp_path, "pairs.py", ["pairs"], *RIVALS)["command"]
+    _keep(tmp_path, "ijb.py", ["ijb"], *RIVALS)
+    stored = _keep(tmp_path, "pairs.py", ["pairs"], "--only", "pairs.py", "ijb.py")
+    alone = 'make bench BENCH_OPTIONS="--only pairs.py ijb.py"'
+    assert {name: about["command"] for name, about in stored["scripts"].items()} == {
+        "ijb.py": first,
+        "pairs.py": alone,
+    }
+    assert stored["command"] == f"{first}; {alone}"
+    assert _keep(tmp_path, "ijb.py", ["ijb"], "--only", "pairs.py", "ijb.py")["command"] == alone
+
+
+def test_scripts_that_were_stored_with_one_command_keep_it(tmp_path, monkeypatch):
+    _page(monkeypatch)
+    old = {"options": "", "seconds": 1.0, "tables": ["ijb"]}
+    known = {"command": "make bench", "scripts": {"ijb.py": old}, "tables": {"ijb": {"title": "old"}}}
+    (tmp_path / "all.json").write_text(json.dumps(known))
+    stored = _keep(tmp_path, "pairs.py", ["pairs"], "--only", "pairs.py")
+    assert stored["scripts"]["ijb.py"] == {**old, "command": "make bench"}
+    assert stored["command"] == 'make bench; make bench BENCH_OPTIONS="--only pairs.py"'
 
 
 def test_tables_that_nobody_makes_any_more_go_away(tmp_path, monkeypatch):

@@ -30,6 +30,7 @@ def test_a_benchmark_runs_and_its_tables_are_kept(script, tmp_path):
     tables, about = stored["tables"], stored["scripts"][script]
     assert "of another run" in tables and set(tables) == {"of another run", *about["tables"]} and len(tables) > 1
     assert about["seconds"] > 0 and "--quick" in about["options"] and str(BENCHMARKS) not in output.read_text()
+    assert all(tables[name]["machine"]["code"] for name in about["tables"])
     for name, table in tables.items():
         if "rows" in table:
             assert table["quick"] and all(row["median_s"] > 0 for row in table["rows"]), name
