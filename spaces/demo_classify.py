@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from demo_models import Classifier, DemoError, is_beside, load_classifier, recorded_teacher, resolve
+from demo_errors import DemoError
+from demo_models import Classifier, is_beside, load_classifier, recorded_teacher, resolve
 from PIL import Image
 
 from headshare_hf.models import check_label_maps

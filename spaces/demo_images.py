@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from demo_models import DemoError
+from demo_errors import DemoError
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 

@@ -1,50 +1,32 @@
-"""Models of the demo: from the Hub or a folder, kept in memory, and what went wrong in words."""
+"""Models of the demo: from the Hub or a folder, kept in memory."""
 
 import json
-import logging
 import os
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from demo_errors import DemoError, in_words
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils import httpx, validate_repo_id
 from PIL import Image
 from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, AutoConfig, pipeline
 
-from headshare_hf.hub import TRAINING_FILE, describe_cached
+from headshare_hf.hub import TRAINING_FILE
 from headshare_hf.models import HeadShareConfig
 from headshare_hf.models.hub_cache import CONFIG_FILE
 from headshare_hf.trainer.loading import load_teacher, split_revision
 
 
-logger = logging.getLogger(__name__)
-
 KEPT = 4
 _REVISION = re.compile(r"[\w.+-]+(/[\w.+-]+)*")
 # Its overloads know the tasks of transformers alone.
 _pipeline: Any = pipeline
-_ACCESS = "Whoever runs this demo can start it with an `HF_TOKEN` that has access."
-
-
-class DemoError(Exception):
-    """What is shown to the visitor."""
 
 
 @dataclass(frozen=True)
@@ -244,55 +226,3 @@ def _read_teacher(file: Path) -> str | None:
     if not isinstance(teacher, dict) or not isinstance(teacher.get("name"), str):
         raise ValueError(f"{TRAINING_FILE} does not say under `teacher` which one it was, or that there was none")
     return teacher["name"]
-
-
-@contextmanager
-def in_words(name: str) -> Iterator[None]:
-    """Errors of loading a model as a [`DemoError`]: models of strangers fail in every way. The log has them whole."""
-    try:
-        yield
-    except DemoError:
-        raise
-    except Exception as error:
-        logger.warning("%s cannot be loaded", name, exc_info=True)
-        raise DemoError(describe(error, name)) from error
-
-
-def describe(error: BaseException, name: str) -> str:
-    """
-    An error of loading a model in words.
-
-    Args:
-        error (`BaseException`): Of transformers or huggingface_hub; what caused it is looked at too.
-        name (`str`): Of the model.
-    """
-    chain = [error]
-    # transformers names some causes and only covers others.
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
-        chain.append(cause)
-    path = name.partition("@")[0]
-    for cause in chain:
-        # Gated comes first, because the Hub's clients count it among the repositories that are not found.
-        if isinstance(cause, GatedRepoError):
-            return f"{name} is gated: the Hub gives it only to accounts that were let in. {_hub_says(cause)} {_ACCESS}"
-        if isinstance(cause, RepositoryNotFoundError):
-            return f"The Hub has no model {name}, or it is private. {_hub_says(cause)} {_ACCESS}"
-        if isinstance(cause, RevisionNotFoundError):
-            return f"{path} has no such revision as {name.partition('@')[2]!r}. {_hub_says(cause)}"
-        if isinstance(cause, LocalEntryNotFoundError) or _is_cut_connection(cause):
-            return f"The Hub cannot be reached, and {name} is not on this machine. {describe_cached(path)}"
-        if isinstance(cause, HFValidationError):
-            return f"{name!r} is no Hub id; one reads `namespace/name`."
-    # What follows the first line is advice to programmers.
-    first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return f"{name} cannot be loaded: {first}"
-
-
-def _is_cut_connection(error: BaseException) -> bool:
-    """Whether it is a `TransportError` of huggingface_hub's HTTP client, which is `httpx` or `httpx2`."""
-    bases = type(error).__mro__
-    return any(base.__name__ == "TransportError" and base.__module__.startswith("httpx") for base in bases)
-
-
-def _hub_says(error: HfHubHTTPError) -> str:
-    return f"The Hub says: “{error.server_message}”" if error.server_message else ""

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from demo_classify import agree, choose_teacher, predict, why_not_comparable
+from demo_classify import Prediction, agree, choose_teacher, predict, why_not_comparable
+from demo_errors import DemoError, images_in_words
 from demo_html import (
     Answer,
     alert,
@@ -15,7 +16,7 @@ from demo_html import (
     verifier_line,
 )
 from demo_images import Picture, open_picture
-from demo_models import Classifier, DemoError, architecture, load_classifier, load_verifier, num_parameters, resolve
+from demo_models import Classifier, architecture, load_classifier, load_verifier, num_parameters, resolve
 from demo_verify import compare, threshold_choices
 
 
@@ -72,13 +73,18 @@ def _answer(path: str, ours: Classifier, theirs: Classifier | None, comparable: 
     """The card of one image, or the reason why there is none: the other images are not to suffer from a bad file."""
     try:
         picture = open_picture(path)
+        student = _predict(ours, picture)
+        teacher = _predict(theirs, picture) if theirs else None
     except DemoError as error:
         return alert(str(error))
-    student = predict(ours, picture.image)
-    teacher = predict(theirs, picture.image) if theirs else None
     agreement = agree(student, teacher) if teacher and comparable else None
     found.append(Answer(picture, student, teacher, agreement))
     return answer_card(found[-1])
+
+
+def _predict(classifier: Classifier, picture: Picture) -> Prediction:
+    with images_in_words(picture.name, f"classified by {classifier.name}"):
+        return predict(classifier, picture.image)
 
 
 def list_thresholds(settings: Settings, model: str | None) -> tuple[list[tuple[str, float]], str]:
@@ -112,7 +118,8 @@ def verify_page(
     try:
         pictures = _two(first, second)
         verifier = load_verifier(resolve(model, settings.names))
-        comparison = compare(verifier, *pictures, far)
+        with images_in_words(f"{pictures[0].name} and {pictures[1].name}", "compared"):
+            comparison = compare(verifier, *pictures, far)
     except DemoError as error:
         return page(alert(str(error)))
     network = verifier.model

@@ -11,13 +11,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoFile
 
 from headshare_hf.hub.failures import told_in_one_line
 
 
 ROOT = Path(__file__).parents[1]
 SUFFIXES = {".py", ".md", ".txt", ".typed"}
+PACKAGE = "headshare_hf/"
+# By it the files of an earlier publication are known.
+MESSAGE = "Publish the demo"
 
 
 def space_files() -> dict[str, Path]:
@@ -31,7 +34,9 @@ def space_files() -> dict[str, Path]:
 
 def push(repo_id: str, private: bool | None = None) -> str:
     """
-    Publishes the Space.
+    Publishes the Space. Files of an earlier publication that this one lacks are deleted in the same commit: whatever is
+    in the folder of the package, where a module that is gone could still be imported, and beside it what nobody has
+    changed since. Other files are the user's and stay.
 
     Args:
         repo_id (`str`): Where to, `namespace/name`; it is made if it does not exist.
@@ -42,6 +47,7 @@ def push(repo_id: str, private: bool | None = None) -> str:
 
     Raises:
         ValueError: The Space is public, and `private=True` was asked for.
+        huggingface_hub.errors.HfHubHTTPError: What else the Hub answers; also where somebody else made a commit meanwhile.
     """
     api = HfApi()
     repo_id = api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True).repo_id
@@ -50,8 +56,25 @@ def push(repo_id: str, private: bool | None = None) -> str:
             f"{repo_id} is public, and a private Space was asked for; make it private in its settings on the Hub, or choose "
             "another id"
         )
-    files = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in space_files().items()]
-    return api.create_commit(repo_id, files, commit_message="Publish the demo", repo_type="space").commit_url
+    before, files = str(api.space_info(repo_id).sha), space_files()
+    additions = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in files.items()]
+    earlier = _published_files(api, repo_id, before)
+    deletions = [CommitOperationDelete(path_in_repo=name) for name in earlier if name not in files]
+    done = api.create_commit(
+        repo_id, [*additions, *deletions], commit_message=MESSAGE, repo_type="space", parent_commit=before
+    )
+    return done.commit_url
+
+
+def _published_files(api: HfApi, repo_id: str, commit: str) -> list[str]:
+    """What of a Space is of an earlier publication, by the commit that changed it last."""
+    there = api.list_repo_tree(repo_id, recursive=True, expand=True, revision=commit, repo_type="space")
+    return [
+        entry.path
+        for entry in there
+        if isinstance(entry, RepoFile)
+        and (entry.path.startswith(PACKAGE) or (entry.last_commit and entry.last_commit.title == MESSAGE))
+    ]
 
 
 def main(arguments: list[str]) -> None:

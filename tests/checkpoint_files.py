@@ -40,15 +40,22 @@ def save_legacy(content, path):
 class _TarPickler(pickle.Pickler):
     def __init__(self, file, numbers):
         super().__init__(file, protocol=2)
-        self.numbers = numbers
+        self.numbers, self.modules = numbers, []
 
     def persistent_id(self, value):
-        return self.numbers[id(value)] if isinstance(value, torch.Tensor) else None
+        if isinstance(value, type) and issubclass(value, torch.nn.Module) and value not in self.modules:
+            self.modules.append(value)
+            return value, "modules.py", "the source"
+        return str(self.numbers[id(value)]) if isinstance(value, torch.Tensor) else None
 
 
-def save_tar(state_dict, path):
-    """As torch 0.1 wrote it: a tar of storages, tensors and the pickle that numbers them; float32 only."""
-    tensors = list(state_dict.values())
+def save_tar(content_by_name, path):
+    """
+    As torch 0.1 wrote it: a tar of storages, tensors and the pickle that numbers them; float32 only.
+
+    Beside tensors there may be modules without any.
+    """
+    tensors = [value for value in content_by_name.values() if isinstance(value, torch.Tensor)]
     numbers = {id(tensor): 100 + index for index, tensor in enumerate(tensors)}
     storages, views, content = io.BytesIO(), io.BytesIO(), io.BytesIO()
     pickle.dump(len(tensors), storages, protocol=2)
@@ -60,7 +67,7 @@ def save_tar(state_dict, path):
         views.write(struct.pack("<ii", tensor.ndim, 0))
         views.write(struct.pack(f"<{2 * tensor.ndim + 1}q", *tensor.shape, *tensor.contiguous().stride(), 0))
     pickle.dump([], storages, protocol=2)
-    _TarPickler(content, numbers).dump(dict(state_dict))
+    _TarPickler(content, numbers).dump(dict(content_by_name))
     with tarfile.open(path, "w") as archive:
         for name, part in (("storages", storages), ("tensors", views), ("pickle", content)):
             member = tarfile.TarInfo(name)

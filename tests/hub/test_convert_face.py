@@ -97,7 +97,8 @@ def test_the_class_centers_of_a_training(tmp_path, checkpoint):
     golden, weights = checkpoint
     torch.save(_training(weights), tmp_path / "checkpoint_gpu_0.pt")
     options = ConversionOptions(centers=[tmp_path / "checkpoint_gpu_0.pt"])
-    convert_checkpoint(tmp_path / "checkpoint_gpu_0.pt", tmp_path / "out", options)
+    told = convert_checkpoint(tmp_path / "checkpoint_gpu_0.pt", tmp_path / "out", options)
+    assert "took 20 class centers from 1 file" in told
     model = HeadShareForImageClassification.from_pretrained(tmp_path / "out")
     assert torch.equal(model.classifier.weight, CENTERS)
     _check(model, golden)

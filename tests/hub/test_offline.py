@@ -1,6 +1,7 @@
 """Without a network: every way of loading tells what the cache holds, and that a folder does not exist."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -108,23 +109,42 @@ def test_the_image_processor_alone_is_not_cached(student, cache):
         load_face_model,
         export,
         export_beside_a_teacher,
+        partial(pipeline, "face-verification"),
     ):
         with pytest.raises(OSError, match=f"The Hub was not reached. Of {STUDENT}, the cache .* holds: {student}"):
             load(STUDENT)
 
 
+def test_a_pipeline_names_the_cache_that_it_was_given(student, cache, tmp_path):
+    place = {"cache_dir": str(tmp_path / "other")}
+    HeadShareModel.from_pretrained(STUDENT, **place)
+    cache()
+    with pytest.raises(
+        OSError, match=f"The Hub was not reached. Of {STUDENT}, the cache {tmp_path}/other holds: {student}"
+    ):
+        pipeline("face-verification", model=STUDENT, model_kwargs=place)
+    with pytest.raises(OSError, match="The Hub was not reached. Nothing of alice/nothing is in the cache"):
+        pipeline("face-verification", model=STUDENT, image_processor="alice/nothing", model_kwargs=place)
+
+
 def test_a_repository_without_an_image_processor_is_told_from_a_missing_network(hub, cache):
     push(resnet(), "alice/no-processor")
     HfApi().delete_file("preprocessor_config.json", "alice/no-processor")
-    for load, kind in ((HeadShareImageProcessor.from_pretrained, OSError), (load_face_model, ValueError)):
+    verify = partial(pipeline, "face-verification")
+    for load, kind in (
+        (HeadShareImageProcessor.from_pretrained, OSError),
+        (load_face_model, ValueError),
+        (verify, ValueError),
+    ):
         with pytest.raises(kind) as caught:
             load("alice/no-processor")
         assert "was not reached" not in str(caught.value)
-    assert "has no image processor (preprocessor_config.json)" in str(caught.value)
+        assert kind is OSError or "has no image processor (preprocessor_config.json)" in str(caught.value)
     cache()
     # The Hub's answer is in the cache too.
-    with pytest.raises(ValueError, match="has no image processor"):
-        load_face_model("alice/no-processor")
+    for load in (load_face_model, verify):
+        with pytest.raises(ValueError, match="has no image processor"):
+            load("alice/no-processor")
 
 
 def test_answers_of_the_hub_are_not_taken_for_silence(hub, cache):

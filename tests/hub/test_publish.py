@@ -5,6 +5,7 @@ import json
 import logging
 import runpy
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -209,8 +210,6 @@ def test_class_centers_have_their_own_file_and_outdated_weights_go(tmp_path, run
     assert CENTERS_FILE in sharded.files and "model.safetensors.index.json" in sharded.files
     assert_same(snapshot(HeadShareForImageClassification.from_pretrained("alice/shards")), snapshot(model))
     other = resnet(seed=5)
-    (tmp_path / CENTERS_FILE).unlink()
-    (tmp_path / "model.safetensors.index.json").unlink()
     other.save_pretrained(tmp_path)
     publish_folder(tmp_path, "alice/shards")
     left = {name for name in _files("alice/shards") if "safetensors" in name}
@@ -266,6 +265,17 @@ def test_a_damaged_weights_file_is_named_before_anything_is_sent(hub, folder):
     assert not hub.log
 
 
+def test_weights_that_diverged_are_refused_from_the_trainer_too(hub, folder, tmp_path):
+    diverged = HeadShareForImageClassification.from_pretrained(folder)
+    with torch.no_grad():
+        diverged.classifier.bias[0] = float("nan")
+    made = trainer(tmp_path / "new", student=diverged)
+    shutil.copyfile(folder / "README.md", tmp_path / "new" / "README.md")
+    with pytest.raises(ValueError, match="model.safetensors: NaN or infinite values in classifier.bias; the training"):
+        made.push_to_hub()
+    assert not hub.log
+
+
 def test_only_finished_runs_are_published(hub, folder, tmp_path):
     with pytest.raises(ValueError, match=r"is not the folder of a run, it has no run.json; runs in it: run"):
         publish_run(tmp_path, "alice/none")
@@ -293,6 +303,25 @@ def test_a_trainer_without_card_takes_that_of_the_folder(run, folder, tmp_path):
     done = reused.push_to_hub()
     assert done.repo_id == "alice/reused" and HfApi().model_info("alice/reused").private
     assert PLAIN <= _files("alice/reused", "seed-7") and not PLAIN & _files("alice/reused")
+
+
+@pytest.mark.parametrize("name", ["README.md", TRAINING_FILE])
+def test_paths_beside_the_run_are_refused_from_the_trainer_too(name, hub, run, folder, tmp_path, monkeypatch):
+    gone = tmp_path / "teacher"
+    if name == TRAINING_FILE:
+        (folder / name).write_text(json.dumps({"teacher": {"name": str(gone)}}))
+    else:
+        (folder / name).write_text((folder / name).read_text() + f"\nThe teacher is `{gone}`.\n")
+    reused = trainer(folder, hub_model_id="alice/beside")
+    run_or_reuse(reused)
+    # Somewhere else, as temporary folders are.
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    with pytest.raises(ValueError, match=f"{name} contains '{gone}', a path of this machine; write a Hub id"):
+        reused.push_to_hub()
+    with pytest.raises(ValueError, match=f"{name} contains '{gone}', a path of this machine; write a Hub id"):
+        publish_run(folder, "alice/beside")
+    assert not hub.log
 
 
 def test_stored_thresholds_are_published_with_a_finished_run(run, folder):

@@ -5,9 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from published_runs import FACE
 from safetensors.torch import load_file, save_file
-from toys import resnet
+from toys import resnet, vit
 
 from headshare_hf import HeadShareImageProcessor
 from headshare_hf.hub import TRAINING_FILE, select_files
@@ -132,13 +133,65 @@ def test_a_truncated_file_of_weights_is_named(folder):
 
 
 def test_shards_must_all_be_there(folder):
-    (folder / "model.safetensors").unlink()
     resnet(**FACE).save_pretrained(folder, max_shard_size="100KB")
     shards = sorted(path.name for path in folder.glob("model-*.safetensors"))
     assert len(shards) > 1 and {*shards, "model.safetensors.index.json"} <= set(select_files(folder))
     (folder / shards[1]).unlink()
     with pytest.raises(ValueError, match=f"{shards[1]} does not exist, but model.safetensors.index.json names it"):
         select_files(folder)
+
+
+def test_whole_weights_beside_shards_are_refused(tmp_path):
+    # As transformers leaves its own models, which then load as the older one.
+    vit().save_pretrained(tmp_path)
+    vit(seed=1).save_pretrained(tmp_path, max_shard_size="20KB")
+    HeadShareImageProcessor().save_pretrained(tmp_path)
+    (tmp_path / "README.md").write_text(CARD)
+    with pytest.raises(
+        ValueError,
+        match="has both model.safetensors and model.safetensors.index.json, of two saves.*; delete the other",
+    ):
+        select_files(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    assert "model.safetensors.index.json" in select_files(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+@pytest.mark.parametrize("name", ["model.safetensors", CENTERS_FILE])
+def test_values_that_are_not_finite_are_named(name, value, folder):
+    tensors = load_file(folder / name)
+    broken = sorted(name for name, tensor in tensors.items() if tensor.is_floating_point())[0]
+    tensors[broken].view(-1)[-1] = value
+    save_file(tensors, folder / name, metadata={"format": "pt"})
+    with pytest.raises(
+        ValueError, match=f"{name}: NaN or infinite values in {broken}; the training diverged, take an"
+    ):
+        select_files(folder)
+
+
+def test_large_and_small_numbers_are_finite(folder):
+    tensors = load_file(folder / CENTERS_FILE)
+    largest = torch.finfo(torch.float32).max
+    tensors = {name: torch.full_like(tensor, largest) for name, tensor in tensors.items()}
+    tensors |= {"eight": torch.ones(3).to(torch.float8_e4m3fn), "none": torch.ones(0), "int": torch.ones(2).long()}
+    save_file(tensors, folder / CENTERS_FILE, metadata={"format": "pt"})
+    assert CENTERS_FILE in select_files(folder)
+
+
+def test_an_image_processor_of_other_channels_is_refused(folder):
+    HeadShareImageProcessor(image_mean=[0.5], image_std=[0.5]).save_pretrained(folder)
+    with pytest.raises(
+        ValueError,
+        match="preprocessor_config.json: the image processor makes 1 channels and the model reads 3, by `image",
+    ):
+        select_files(folder)
+
+
+@pytest.mark.parametrize("image_mean", [None, 0.5])
+def test_statistics_that_tell_no_channels_are_left_alone(image_mean, folder):
+    path = folder / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "image_mean": image_mean}))
+    assert path.name in select_files(folder)
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,21 @@ def _measured(**metric):
     )
 
 
+def _diverged():
+    model = resnet(**FACE)
+    with torch.no_grad():
+        model.classifier.weight[1, 2] = float("inf")
+    return model
+
+
+def test_weights_that_diverged_are_refused_before_anything_is_sent(hub):
+    with pytest.raises(
+        ValueError, match="NaN or infinite values in classifier.weight; the training diverged, take an"
+    ):
+        push(_diverged(), "alice/refused")
+    assert not hub.log
+
+
 class _SavesNothing:
     def save_pretrained(self, folder):
         pass
@@ -118,6 +133,14 @@ class _SavesNothing:
             r"`model-index\[0\].results\[0\].metrics\[0\].value` is 99.0; expected a fr",
         ),
         ({"image_processor": _SavesNothing()}, "a _SavesNothing saves no preprocessor_config.json; use HeadShare"),
+        (
+            {"image_processor": HeadShareImageProcessor(image_mean=[0.5], image_std=[0.5])},
+            "the image processor makes 1 channels and the model reads 3, by `image_mean` and `num_channels`; give the",
+        ),
+        (
+            {"card": "---\nlicense: mit\ntags: [headshare_hf]\nmetrics: [acuracyy]\n---\n"},
+            r"the model card: `metrics\[0\]` is 'acuracyy'; did you mean 'accuracy'",
+        ),
         ({"create_pr": True}, "`push_to_hub` does not take create_pr"),
         ({"revision": "refs/pr/1"}, "`revision` 'refs/pr/1' is no branch name"),
         ({"repo_id": "a/b/c"}, "Repo id must be"),

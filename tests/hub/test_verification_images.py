@@ -140,6 +140,17 @@ def test_other_image_processors_get_rgb_as_from_transformers():
     assert found == pytest.approx(pipe(IMAGES["LA"].convert("RGB"), FACE, threshold=0.3)["similarity"], abs=1e-6)
 
 
+def test_images_that_the_image_processor_leaves_at_different_sizes_are_told():
+    processor = HeadShareImageProcessor(do_resize=False)
+    pipe = FaceVerificationPipeline(model=resnet().headshare.eval(), image_processor=processor, device="cpu")
+    pairs = [(FACE, FACE), (FACE, IMAGES["P"])]
+    assert pipe(*pairs[0], threshold=0.3)["similarity"] == pytest.approx(1)
+    message = r"different sizes .*, 48 x 32 and 40 x 36 pixels .* batch: its `do_resize` is False; .*or give images of one size"
+    for inputs in (pairs[1], pairs):
+        with pytest.raises(ValueError, match=message):
+            pipe(inputs, threshold=0.3)
+
+
 def test_a_misspelled_path_with_any_letter_is_named(pipe):
     with pytest.raises(ValueError, match="there is no image file bilder/müller.png"):
         pipe(("bilder/müller.png", "bilder/müller.png"))

@@ -1,5 +1,7 @@
 """The pipeline `face-verification`: what it answers, by which threshold, and what it refuses."""
 
+from functools import partial
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -169,5 +171,25 @@ def test_what_is_no_pair_is_refused(plain, pair, message):
 def test_other_models_and_missing_processors_are_refused():
     with pytest.raises(ValueError, match="needs a HeadShareModel, not a ViTForImageClassification"):
         FaceVerificationPipeline(model=vit(), image_processor=HeadShareImageProcessor(), device="cpu")
-    with pytest.raises(ValueError, match="needs an `image_processor`"):
-        FaceVerificationPipeline(model=resnet().headshare, device="cpu")
+    for make in (FaceVerificationPipeline, partial(pipeline, "face-verification")):
+        with pytest.raises(
+            ValueError, match="needs an `image_processor`; give the one that the model was trained with"
+        ):
+            make(model=resnet().headshare, device="cpu")
+
+
+def test_the_image_processor_may_be_in_another_place(folder, tmp_path):
+    HeadShareImageProcessor(image_mean=[0.1] * 3).save_pretrained(tmp_path)
+    model = HeadShareModel.from_pretrained(folder)
+    for own in (str(folder), model):
+        for place in (tmp_path, str(tmp_path)):
+            pipe = pipeline("face-verification", model=own, image_processor=place, device="cpu")
+            assert list(pipe.image_processor.image_mean) == [0.1] * 3
+    with pytest.raises(ValueError, match=f"{tmp_path / 'none'} has no image processor"):
+        (tmp_path / "none").mkdir()
+        pipeline("face-verification", model=str(folder), image_processor=str(tmp_path / "none"), device="cpu")
+
+
+def test_no_token_stays_with_the_network(folder):
+    pipe = pipeline("face-verification", model=str(folder), token="hf_secret", device="cpu")
+    assert "hf_secret" not in str([*vars(pipe.model).values(), *vars(pipe).values()])

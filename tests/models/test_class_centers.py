@@ -86,6 +86,32 @@ def test_centers_in_their_own_file_are_no_missing_weights_to_warn_of(tmp_path, c
     assert "MISSING" not in caplog.text and "UNEXPECTED" not in caplog.text
 
 
+@pytest.mark.parametrize("head_type", ["arcface", "cosine", "adaface"])
+def test_weights_without_the_centers_say_where_these_go(head_type, tmp_path):
+    model = resnet(head_type=head_type)
+    model.save_pretrained(tmp_path)
+    (tmp_path / CENTERS_FILE).unlink()
+    with pytest.raises(
+        ValueError, match=f"{tmp_path} does.*classifier.weight. These are .* Put {CENTERS_FILE} beside"
+    ):
+        HeadShareForImageClassification.from_pretrained(tmp_path)
+    state = {name: value for name, value in model.state_dict().items() if not name.startswith("classifier.")}
+    with pytest.raises(ValueError, match="given `state_dict` does not .*classifier.weight.*Add .* to it, or load"):
+        HeadShareForImageClassification.from_pretrained(None, config=model.config, state_dict=state)
+    network = HeadShareModel.from_pretrained(None, config=model.config, state_dict=state)
+    assert_same(snapshot(network), snapshot(model.headshare))
+    whole = HeadShareForImageClassification.from_pretrained(None, config=model.config, state_dict=model.state_dict())
+    assert_same(snapshot(whole), snapshot(model))
+
+
+def test_given_weights_of_another_network_are_recognized():
+    config, state = resnet(head_type="arcface").config, resnet("resnet14").headshare.state_dict()
+    with pytest.raises(
+        ValueError, match="given `state_dict` does not fit .*its tensors are those of resnet14.*Load it"
+    ):
+        HeadShareForImageClassification.from_pretrained(None, config=config, state_dict=state)
+
+
 def test_a_linear_head_leaves_no_centers_of_an_earlier_model(tmp_path):
     resnet(head_type="arcface").save_pretrained(tmp_path)
     model = resnet()

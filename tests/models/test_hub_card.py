@@ -66,3 +66,31 @@ def test_results_without_metrics_and_cards_without_results():
     check_card(ModelCard("---\nlicense: mit\ntags:\n- headshare_hf\n---\n"))
     check_card(_card(metric_type="tar", metric_name=NAMES["tar"]))
     check_card(_card(metric_type="roc_auc", metric_name=NAMES["roc_auc"]))
+
+
+def _listing(metrics, tags=("headshare_hf",)):
+    data = ModelCardData(license="mit", tags=list(tags), metrics=metrics)
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n")
+
+
+def test_every_type_of_a_metric_may_be_listed():
+    check_card(_listing(sorted({metric.type for metric in KNOWN})))
+
+
+@pytest.mark.parametrize(
+    "metrics, message",
+    [
+        (
+            ["acuracyy"],
+            r"the model card: `metrics\[0\]` is 'acuracyy'; did you mean 'accuracy'\? A card of headshare_hf ",
+        ),
+        (["accuracy", "rocauc"], r"`metrics\[1\]` is 'rocauc'; did you mean 'roc_auc'\?"),
+        (["zzz"], r"`metrics\[0\]` is 'zzz'; A card of headshare_hf knows: accuracy, .*tar"),
+        ([None], r"`metrics\[0\]` is None; A card"),
+        ("accuracy", r"`metrics` is 'accuracy'; expected a list, such as \[accuracy\]"),
+    ],
+)
+def test_a_listed_metric_that_no_card_of_this_package_has_is_named(metrics, message):
+    with pytest.raises(ValueError, match=message):
+        check_card(_listing(metrics))
+    check_card(_listing(metrics, tags=("other",)))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from toys import assert_same, resnet, snapshot
+from toys import assert_same, resnet, snapshot, vit
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, pipeline
 
 from headshare_hf import HeadShareConfig, HeadShareForImageClassification, HeadShareImageProcessor, HeadShareModel
@@ -74,6 +74,17 @@ def test_saved_models_come_back_bit_equal(fields, tmp_path):
     images = torch.randn(2, model.config.num_channels, 32, 32)
     assert torch.equal(again(images).logits, model(images).logits)
     assert not list(tmp_path.glob("*.bin"))
+
+
+@pytest.mark.parametrize("fields", [{}, {"head_type": "cosine"}])
+def test_a_save_leaves_no_weights_of_an_earlier_one(fields, tmp_path):
+    index, own = tmp_path / "model.safetensors.index.json", tmp_path / "model-of-mine.safetensors"
+    own.write_bytes(b"0")
+    for seed, (size, whole) in enumerate((("50GB", True), ("100KB", False), ("50GB", True))):
+        model = resnet(seed=seed, **fields)
+        model.save_pretrained(tmp_path, max_shard_size=size)
+        assert (tmp_path / "model.safetensors").exists() == whole and index.exists() != whole and own.exists()
+        assert_same(snapshot(HeadShareForImageClassification.from_pretrained(tmp_path)), snapshot(model))
 
 
 def test_auto_classes_find_everything(tmp_path):
@@ -213,6 +224,14 @@ def test_our_own_layout_under_a_wrapper_is_recognized(tmp_path):
     told = _beside(tmp_path, tensors)
     assert " (its tensors are those of resnet8, all of them under `module.`); missing keys: " in told
     assert told.endswith(". Save the model that is wrapped, `model.module.save_pretrained(...)`.")
+
+
+@pytest.mark.parametrize("backbone", ["resnet20", "timm/test_resnet"])
+def test_weights_of_another_package_are_told_by_their_prefix(backbone, tmp_path):
+    told = _beside(tmp_path, vit().state_dict(), backbone=backbone)
+    assert f"with backbone '{backbone}' (22 of its 24 tensors are under `vit.`); missing keys: " in told
+    # The converter does not take them.
+    assert told.endswith(". Load it with the class and configuration that it was saved from.")
 
 
 def test_weights_of_another_timm_network_are_told_apart(tmp_path):

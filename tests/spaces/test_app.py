@@ -48,6 +48,59 @@ def test_the_space_brings_the_package_along(hub, monkeypatch, tmp_path):
     assert huggingface_hub.HfApi().space_info("alice/space").sdk == "gradio"
 
 
+@pytest.fixture
+def older(hub, monkeypatch):
+    """`older(repo_id, *names)` publishes a version that has further files."""
+    monkeypatch.setenv("HF_TOKEN", hub.alice)
+    files = push_space.space_files()
+
+    def publish(repo_id, *names):
+        with monkeypatch.context() as patch:
+            patch.setattr(push_space, "space_files", lambda: {**files, **dict.fromkeys(names, files["LICENSE"])})
+            push_space.push(repo_id)
+
+    return publish
+
+
+def _names(repo_id):
+    return set(huggingface_hub.HfApi().list_repo_files(repo_id, repo_type="space"))
+
+
+def test_what_a_version_no_longer_has_goes_in_the_same_commit(hub, older):
+    gone = {"headshare_hf/losses.py", "headshare_hf/old/part.py", "demo_old.py"}
+    older("alice/renewed", *gone)
+    before = huggingface_hub.HfApi().list_repo_commits("alice/renewed", repo_type="space")
+    assert gone < _names("alice/renewed")
+    push_space.push("alice/renewed")
+    assert _names("alice/renewed") == set(push_space.space_files()) | {".gitattributes"}
+    assert len(huggingface_hub.HfApi().list_repo_commits("alice/renewed", repo_type="space")) == len(before) + 1
+
+
+def test_what_the_user_added_or_changed_stays(hub, older):
+    older("alice/adorned", "demo_old.py", "headshare_hf/losses.py")
+    api = huggingface_hub.HfApi()
+    mine = {"demo_mine.py", "examples/one.png", "demo_old.py", "headshare_hf_extra.py"}
+    for name in (*mine, "headshare_hf/mine.py", "headshare_hf/losses.py"):
+        api.upload_file(path_or_fileobj=b"mine", path_in_repo=name, repo_id="alice/adorned", repo_type="space")
+    push_space.push("alice/adorned")
+    # The folder of the package is that of one version, whole.
+    assert _names("alice/adorned") == set(push_space.space_files()) | mine | {".gitattributes"}
+
+
+def test_a_space_that_moved_on_meanwhile_is_not_mixed(hub, older, monkeypatch):
+    older("alice/overtaken", "demo_old.py")
+    listed = push_space.HfApi.list_repo_tree
+
+    def overtaken(self, *args, **options):
+        found = list(listed(self, *args, **options))
+        huggingface_hub.HfApi().delete_file("demo_old.py", "alice/overtaken", repo_type="space")
+        return found
+
+    monkeypatch.setattr(push_space.HfApi, "list_repo_tree", overtaken)
+    with pytest.raises(SystemExit, match="the Hub answered 412 .*; somebody else made a commit meanwhile; repeat the"):
+        push_space.main(["--repo-id", "alice/overtaken"])
+
+
 def test_a_public_space_is_not_taken_for_a_private_one(hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", hub.alice)
     huggingface_hub.HfApi().create_repo("alice/open-space", repo_type="space", space_sdk="gradio")

@@ -7,8 +7,9 @@ import shutil
 import pytest
 import torch
 from demo_classify import Guess, Prediction, agree, choose_teacher, predict, why_not_comparable
+from demo_errors import DemoError
 from demo_images import open_picture
-from demo_models import Classifier, DemoError, load_classifier
+from demo_models import Classifier, load_classifier
 from toys import resnet, vit
 
 from headshare_hf import HeadShareForImageClassification, HeadShareImageProcessor

@@ -6,8 +6,8 @@ import io
 import numpy as np
 import PIL.Image
 import pytest
+from demo_errors import DemoError
 from demo_images import data_uri, open_picture
-from demo_models import DemoError
 
 from headshare_hf import HeadShareImageProcessor
 

@@ -7,7 +7,8 @@ import huggingface_hub
 import huggingface_hub.constants
 import pytest
 import torch
-from demo_models import DemoError, kept_classifier, load_classifier, load_verifier, recorded_teacher, resolve
+from demo_errors import DemoError
+from demo_models import kept_classifier, load_classifier, load_verifier, recorded_teacher, resolve
 from PIL import Image
 from toys import resnet, vit
 from transformers import BertConfig, BertModel, ViTImageProcessor

@@ -3,12 +3,15 @@
 import re
 from html import unescape
 
+import PIL.Image
 import pytest
 from demo_images import open_picture
 from demo_models import load_verifier
 from demo_pages import MAX_IMAGES, Settings, classify_page, list_thresholds, verify_page
 from demo_verify import compare
+from toys import resnet
 
+from headshare_hf import HeadShareImageProcessor
 from headshare_hf.hub import FaceVerificationPipeline
 
 
@@ -52,6 +55,39 @@ def test_a_bad_file_among_good_ones(hub, pictures):
     assert html.count('class="card answer"') == 1
     only = classify_page(NO_FOLDERS, "alice/student", "", [str(pictures / "notes.png")])
     assert "notes.png is not an image" in only and ">–<" in only
+
+
+@pytest.fixture
+def unresized(tmp_path, pictures):
+    """Models of which all but the first have an image too small for them left as it is, and that image."""
+    PIL.Image.new("RGB", (4, 4)).save(tmp_path / "tiny.png")
+    models = {"resnet": resnet(), "vgg": resnet("vgg8"), "faces": resnet("vgg8", head_type="arcface")}
+    for name, model in models.items():
+        model.save_pretrained(tmp_path / name)
+        HeadShareImageProcessor(do_resize=name == "resnet").save_pretrained(tmp_path / name)
+    return tmp_path, Settings(models=tuple(str(tmp_path / name) for name in models))
+
+
+def test_an_image_that_a_network_does_not_take_leaves_the_others_their_answers(unresized, pictures):
+    folder, settings = unresized
+    files = [str(pictures / "noise.png"), str(folder / "tiny.png"), str(pictures / "gray.png")]
+    html = classify_page(settings, str(folder / "vgg"), "", files)
+    assert html.count('class="card answer"') == 2 and html.count('role="alert"') == 1
+    assert f"tiny.png cannot be classified by {folder / 'vgg'}: `pixel_values` must have the shape" in _text(html)
+    # It may be the teacher alone that does not take it.
+    html = _text(classify_page(settings, str(folder / "resnet"), str(folder / "vgg"), [str(folder / "tiny.png")]))
+    assert f"tiny.png cannot be classified by {folder / 'vgg'}: `pixel_values` must have the shape" in html
+
+
+def test_images_that_cannot_be_compared_are_named(unresized, pictures):
+    folder, settings = unresized
+    noise, gray, tiny = (str(path) for path in (pictures / "noise.png", pictures / "gray.png", folder / "tiny.png"))
+    for first, second, message in (
+        (noise, gray, "noise.png and gray.png cannot be compared: the two images have different sizes"),
+        (tiny, tiny, "tiny.png and tiny.png cannot be compared: `pixel_values` must have the shape"),
+    ):
+        html = verify_page(settings, str(folder / "faces"), first, second, None)
+        assert 'role="alert"' in html and "card" not in html and message in _text(html)
 
 
 @pytest.mark.parametrize(

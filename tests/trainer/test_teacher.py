@@ -1,16 +1,21 @@
 """The teacher sees what it was trained on, and is loaded whole or not at all."""
 
 import copy
+import io
+import logging
+from functools import partial
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from toys import ToyImages, arguments, resnet, vit
+from transformers import SwinConfig
 
 from headshare_hf import DistillationTrainer, HeadShareImageProcessor
 from headshare_hf.data.input_adapter import InputAdapter
 from headshare_hf.models import CosineHead
-from headshare_hf.trainer import load_teacher
+from headshare_hf.trainer import load_classifier, load_teacher
+from headshare_hf.trainer.loading import load_with_new_head
 from headshare_hf.trainer.teacher import FrozenTeacher, read_by, teacher_autocast
 
 
@@ -80,8 +85,100 @@ def test_a_teacher_without_its_head_is_refused(tmp_path):
     path = tmp_path / "model.safetensors"
     tensors = {k: v for k, v in load_file(path).items() if not k.startswith("classifier")}
     save_file(tensors, path, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"lacks trained values for \['classifier.bias', 'classifier.weight'\]"):
+    with pytest.raises(
+        ValueError, match="lacks trained values for the classifier of ViTFor.*`new_head`.*`embeddings_on"
+    ) as caught:
         load_teacher(str(tmp_path))
+    assert "(missing keys: classifier.bias, classifier.weight); random ones cannot teach" in str(caught.value)
+
+
+@pytest.fixture
+def console():
+    """What transformers logs."""
+    stream = io.StringIO()
+    handler, logger = logging.StreamHandler(stream), logging.getLogger("transformers")
+    logger.addHandler(handler)
+    yield stream
+    logger.removeHandler(handler)
+
+
+LOADERS = {
+    "load_classifier": load_classifier,
+    "load_with_new_head": partial(load_with_new_head, label_names=["ant", "bee"]),
+    "embeddings_only": partial(load_teacher, embeddings_only=True),
+}
+every_loader = pytest.mark.parametrize("load", LOADERS.values(), ids=LOADERS)
+
+
+def _weights_beside(config, model, folder):
+    """A folder with the configuration of one network and the weights of another one."""
+    model.save_pretrained(folder)
+    config.save_pretrained(folder)
+    HeadShareImageProcessor().save_pretrained(folder)
+    return str(folder)
+
+
+def _refusal(load, folder):
+    with pytest.raises(ValueError) as caught:
+        load(folder)
+    assert len(str(caught.value)) < 1500 and "new_head" not in str(caught.value)
+    return str(caught.value)
+
+
+@every_loader
+def test_weights_of_another_architecture_are_recognized_and_not_listed(load, tmp_path, console):
+    told = _refusal(load, _weights_beside(vit().config, resnet(), tmp_path))
+    assert (
+        f"{tmp_path} does not fit ViTForImageClassification (its tensors are those of resnet8); missing keys: vit.emb"
+        in told
+    )
+    assert "vit.layernorm.bias and 17 more; unexpected keys: headshare.backbone.bn1.bias, " in told
+    assert told.endswith(". Load it with the class and configuration that it was saved from.")
+    assert not console.getvalue()
+
+
+@every_loader
+def test_weights_of_a_third_package_are_told_by_their_prefix(load, tmp_path, console):
+    config = SwinConfig(
+        image_size=16, patch_size=4, embed_dim=8, depths=[1], num_heads=[2], window_size=2, num_labels=5
+    )
+    told = _refusal(load, _weights_beside(config, vit(), tmp_path))
+    assert (
+        "does not fit SwinForImageClassification (22 of its 24 tensors are under `vit.`); missing keys: swin." in told
+    )
+    assert told.endswith(". Load it with the class and configuration that it was saved from.")
+    assert not console.getvalue()
+
+
+def test_weights_in_the_layout_of_a_source_are_converted(tmp_path):
+    source = torch.nn.ModuleDict({"module": resnet("resnet14").headshare.backbone})
+    vit().config.save_pretrained(tmp_path)
+    save_file(source.state_dict(), tmp_path / "model.safetensors", metadata={"format": "pt"})
+    told = _refusal(load_classifier, str(tmp_path))
+    assert " (its tensors look like resnet14 in the layout of the authors' code); missing keys: " in told
+    assert told.endswith(". Convert it with `python -m headshare_hf.hub.convert`.")
+
+
+def test_what_a_wrapper_adds_to_the_names_is_named(tmp_path):
+    wrapped = torch.nn.ModuleDict({"module": vit()})
+    vit().config.save_pretrained(tmp_path)
+    save_file(wrapped.state_dict(), tmp_path / "model.safetensors", metadata={"format": "pt"})
+    told = _refusal(load_classifier, str(tmp_path))
+    assert " (24 of its 24 tensors are under `module.`); missing keys: " in told
+    assert told.endswith(". Save the model that is wrapped, `model.module.save_pretrained(...)`.")
+
+
+def test_what_is_good_enough_is_still_reported(tmp_path, console):
+    state = {**vit().state_dict(), "stranger": torch.zeros(1)}
+    vit().save_pretrained(tmp_path, state_dict=state)
+    load_classifier(str(tmp_path))
+    assert "LOAD REPORT" in console.getvalue() and "stranger" in console.getvalue()
+
+
+def test_class_centers_of_a_teacher_are_no_missing_weights_to_warn_of(tmp_path, console):
+    resnet(head_type="arcface").save_pretrained(tmp_path)
+    load_classifier(str(tmp_path))
+    assert not console.getvalue()
 
 
 @pytest.mark.parametrize("precision, dtype", [("float32", torch.float32), ("bfloat16", torch.bfloat16)])

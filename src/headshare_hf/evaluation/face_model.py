@@ -116,17 +116,18 @@ def load_features(path: str | Path) -> StoredFeatures:
     return StoredFeatures(path, values)
 
 
-def load_image_processor(name_or_path: str, revision: str | None = None) -> Any:
+def load_image_processor(name_or_path: str, revision: str | None = None, **kwargs: Any) -> Any:
     """
     Args:
         name_or_path (`str`): Hub id or folder.
         revision (`str`, *optional*): Branch, tag or commit on the Hub.
+        kwargs: Further arguments of `AutoImageProcessor.from_pretrained`.
 
     Raises:
         OSError: It is neither in the cache nor to be reached; tells what the cache holds.
         ValueError: Folder or repository have no image processor.
     """
-    options = {"revision": revision}
+    options = {"revision": revision, **kwargs}
     try:
         with explained(name_or_path, options, PROCESSOR_FILE):
             return AutoImageProcessor.from_pretrained(name_or_path, **options)

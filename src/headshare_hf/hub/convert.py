@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--entry", help="entry of a training checkpoint, where several are state dicts")
     parser.add_argument("--num-labels", type=int, help="number of classes, to be checked")
     parser.add_argument("--image-size", type=int, nargs="+", help="one side, or height and width, in pixels")
-    parser.add_argument("--centers", nargs="+", default=(), help="files with class centers, one for each process")
+    parser.add_argument("--centers", nargs="+", default=(), help="all files with class centers, one for each process")
     parser.add_argument("--labels", help="text file with the name of one class a line")
     parser.add_argument("--channel-order", choices=HeadShareImageProcessor.channel_orders, default="rgb")
     parser.add_argument("--mean", type=float, nargs="+", help="means of images in [0, 1], one a channel")

@@ -2,18 +2,22 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..models.model_checks import check_finite
 from .convert_files import CENTERS_ENTRY, read_file
-from .convert_names import check_finite
 
 
-# `softmax_fc_gpu_0.pt`, `checkpoint_gpu_0.pt`, `rank_0_softmax_weight.pt`. No file tells its rank inside.
+# `softmax_fc_gpu_0.pt`, `checkpoint_gpu_0.pt`, `rank_0_softmax_weight.pt`. No file tells inside which rank it is of, or
+# how many there are.
 _RANK = re.compile(r"(?:gpu|rank)_(\d+)")
+# `rank_0_softmax_weight_mom.pt`, which has the shape of the centers.
+_MOMENTUM = "_mom"
 _NAMES = ("weight", "module.weight", "classifier.weight")
 
 
@@ -25,17 +29,19 @@ def read_centers(paths: Sequence[str | os.PathLike]) -> torch.Tensor:
     Args:
         paths (`Sequence[str | os.PathLike]`):
             Several files must be called as insightface calls them, and be all of them; their order does not matter.
-            Each holds the matrix, a state dict of it, or the whole state of a process.
+            One file may have any name, but where it is called so, it must be the only one too. Each holds the matrix,
+            a state dict of it, or the whole state of a process.
 
     Returns:
         `torch.Tensor` of shape `(num_labels, embedding_size)`: The center of class i in row i.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: A file cannot be read, holds no centers or values that are not finite, or tells no rank; a rank is
-            missing or there twice; or the parts have other sizes than PartialFC gives them.
+        ValueError: A file cannot be read, holds no centers or values that are not finite, has the momentum by its
+            name, or tells no rank; a rank is missing or there twice; a further one lies in the folder of a file; or
+            the parts have other sizes than PartialFC gives them.
     """
-    ordered = [Path(path) for path in paths] if len(paths) == 1 else _by_rank([Path(path) for path in paths])
+    ordered = _ordered([Path(path).expanduser() for path in paths])
     parts = [_matrix(read_file(path), path) for path in ordered]
     sizes = [len(part) for part in parts]
     if len({part.shape[1] for part in parts}) > 1:
@@ -52,7 +58,20 @@ def read_centers(paths: Sequence[str | os.PathLike]) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def _by_rank(paths: list[Path]) -> list[Path]:
+def _ordered(paths: list[Path]) -> list[Path]:
+    for path in paths:
+        if path.stem.endswith(_MOMENTUM):
+            centers = path.name.replace(_MOMENTUM + path.suffix, path.suffix)
+            raise ValueError(f"{path} has, by its name, the momentum of class centers; give {centers}")
+    if len(paths) == 1 and len(_RANK.findall(paths[0].name)) != 1:
+        return paths
+    ranks = _by_rank(paths)
+    for path in paths:
+        _refuse_further(path, ranks)
+    return [ranks[rank] for rank in sorted(ranks)]
+
+
+def _by_rank(paths: list[Path]) -> dict[int, Path]:
     ranks: dict[int, Path] = {}
     for path in paths:
         found = _RANK.findall(path.name)
@@ -62,10 +81,27 @@ def _by_rank(paths: list[Path]) -> list[Path]:
         if rank in ranks:
             raise ValueError(f"{ranks[rank]} and {path} both have the centers of rank {rank}; give one of them")
         ranks[rank] = path
-    missing = sorted(set(range(max(ranks) + 1)) - ranks.keys())
+    # Not all of them: a date in a name may look like a rank.
+    missing = list(islice((rank for rank in range(max(ranks)) if rank not in ranks), 8))
     if missing:
-        raise ValueError(f"the class centers of rank {', '.join(map(str, missing))} are missing; give all files")
-    return [ranks[rank] for rank in sorted(ranks)]
+        raise ValueError(
+            f"the class centers of rank {', '.join(map(str, missing))} are missing; give all files, or, if {paths[0]} "
+            "has all centers, a name without a rank"
+        )
+    return ranks
+
+
+def _refuse_further(path: Path, ranks: Container[int]) -> None:
+    # The first ranks of a training look like all of a smaller one where the parts are equal.
+    before, _, after = _RANK.split(path.name)
+    names = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
+    like = re.compile(f"{re.escape(before)}{_RANK.pattern}{re.escape(after)}")
+    further = [name for name in names if (found := like.fullmatch(name)) and int(found[1]) not in ranks]
+    if further:
+        raise ValueError(
+            f"{path.parent} has the class centers of further ranks, which were not given ({', '.join(further)}); give "
+            "all files, or move those of another training away"
+        )
 
 
 def _matrix(content: Any, path: Path) -> torch.Tensor:
@@ -78,5 +114,5 @@ def _matrix(content: Any, path: Path) -> torch.Tensor:
         raise ValueError(
             f"{path} holds no class centers but {held}; expected a matrix, {{'weight': matrix}} or {CENTERS_ENTRY!r}"
         )
-    check_finite({str(path): content})
+    check_finite([(str(path), content)])
     return content.detach()

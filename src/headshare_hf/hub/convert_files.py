@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from ..models.source_layouts import student_names, unwrapped_names
+from .convert_formats import is_zip, load_tensors, refuse_programs
 from .convert_names import rename_tensors
-from .convert_pickle import RefusedError, StandIn, load_tensors, refuse_programs
+from .convert_pickle import RefusedError, StandIn
 
 
 # insightface's entry for the class centers of one process.
@@ -61,11 +63,11 @@ def read_file(path: str | os.PathLike) -> Any:
 def _read_pickle(path: Path) -> Any:
     with path.open("rb") as file:
         refuse_programs(file)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:
-        # Settings, NumPy numbers and old formats. Errors of damaged files come again.
-        return load_tensors(path)
+        if is_zip(file):
+            # It refuses settings and NumPy numbers. Errors of damaged files come again below.
+            with suppress(Exception):
+                return torch.load(file, map_location="cpu", weights_only=True)
+    return load_tensors(path)
 
 
 def _first_line(error: Exception) -> str:

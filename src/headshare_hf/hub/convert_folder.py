@@ -44,7 +44,7 @@ class ConversionOptions:
             One side, or height and width, in pixels. Defaults to what a face network was built for, to what timm
             notes, or to 32.
         centers (`Sequence[str | os.PathLike]`, *optional*):
-            Files with the class centers of a face network, see [`read_centers`].
+            All files with the class centers of a face network, see [`read_centers`].
         labels (`str` or `os.PathLike`, *optional*): A text file with the name of a class in each line, in their order.
         channel_order (`str`, *optional*, defaults to `"rgb"`):
             Order of the channels that the network was trained with.
@@ -237,5 +237,7 @@ def _told(
     head = f"{config.head_type} head of {config.num_labels} classes"
     if config.head_type != "linear":
         head += f" with scale {config.head_scale:g}"
-    merged = [f"merged the class centers of {len(options.centers)} files"] if len(options.centers) > 1 else []
-    return [*checkpoint.notes, *merged, f"{body}, {model.headshare.embedding_size} features, {head}"]
+    # No file tells how many files there were; the number of classes shows it where some are missing.
+    files = f"{len(options.centers)} file{'s' if len(options.centers) > 1 else ''}"
+    centers = [f"took {config.num_labels} class centers from {files}"] if options.centers else []
+    return [*checkpoint.notes, *centers, f"{body}, {model.headshare.embedding_size} features, {head}"]

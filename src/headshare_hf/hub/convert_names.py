@@ -1,4 +1,4 @@
-"""Tensors under new names: none is lost on the way, and none is broken."""
+"""Tensors under new names: none is lost on the way."""
 
 from collections.abc import Mapping
 
@@ -24,20 +24,3 @@ def rename_tensors(weights: Mapping[str, torch.Tensor], names: Mapping[str, str]
             )
         sources[new] = old
     return {new: weights[old] for new, old in sources.items()}
-
-
-def check_finite(weights: Mapping[str, torch.Tensor]) -> None:
-    """
-    Refuses NaN and infinite values.
-
-    Args:
-        weights (`Mapping[str, torch.Tensor]`): Tensors by the source's names.
-
-    Raises:
-        ValueError: A tensor has one; all such tensors are named.
-    """
-    broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
-    if broken:
-        raise ValueError(
-            f"NaN or infinite values in {', '.join(broken)}; the training diverged, take an earlier checkpoint"
-        )

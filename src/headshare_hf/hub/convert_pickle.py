@@ -1,10 +1,7 @@
-"""Tensors of a `.pth` file that `torch.load(weights_only=True)` refuses, without running what the file asks to run."""
+"""The pickle in a checkpoint becomes data and tensors, without running what it asks to run."""
 
 import pickle
-import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from types import SimpleNamespace
 from typing import IO, Any, ClassVar
 
 import torch
@@ -31,10 +28,8 @@ _VALUES = frozenset(
     }
 )
 
-
-# How a zip file begins for torch, and what only a TorchScript archive has.
-_ZIP = b"PK\x03\x04"
-_CONSTANTS, _CODE = "constants.pkl", "code/"
+# Python 2 has no text but bytes; latin1 takes every byte, and changes nothing in files of Python 3.
+ENCODING = "latin1"
 
 
 class StandIn:
@@ -44,9 +39,6 @@ class StandIn:
     Args:
         name (`str`): Module and name of the class, e.g. `argparse.Namespace`.
     """
-
-    # torch compares the source of pickled modules with the installed one, and would write a patch file for this.
-    dump_patches: ClassVar[bool] = False
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -64,58 +56,23 @@ class StandIn:
         """See `append`."""
 
 
-def load_tensors(path: Path) -> Any:
-    """
-    Content of a file that `torch.save` wrote (zip, the older stream or the still older tar), tensors on the CPU.
-
-    Dictionaries, lists, numbers, text and tensors are built; of every other object a [`StandIn`] is left. No name that
-    the file mentions is imported, and none of its functions is called.
-
-    Args:
-        path (`Path`): The file.
-
-    Raises:
-        ValueError: The file is a program, or asks for a call that makes neither a tensor nor a plain value; names it.
-        Exception: The file is damaged; torch raises errors of a dozen types.
-    """
-    reader = SimpleNamespace(__name__="tensors", Unpickler=_TensorUnpickler, load=_load)
-    # The open file that was checked is the one that is read, whatever becomes of its name in between.
-    with path.open("rb") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        refuse_programs(file)
-        # Python 2 has no text but bytes; latin1 takes every byte, and changes nothing in files of Python 3.
-        return torch.load(file, map_location="cpu", pickle_module=reader, weights_only=False, encoding="latin1")
-
-
-def refuse_programs(file: IO[bytes]) -> None:
-    """
-    Refuses a TorchScript archive, which `torch.load(weights_only=False)` would hand to `torch.jit.load`, and that runs.
-
-    torch's own reader is asked: others find another directory in a zip file that was made for it.
-
-    Args:
-        file (`IO[bytes]`): At its beginning, and left there.
-
-    Raises:
-        ValueError: It is one.
-    """
-    if file.read(len(_ZIP)) == _ZIP:
-        file.seek(0)
-        records = torch._C.PyTorchFileReader(file).get_all_records()
-        if any(name == _CONSTANTS or name.startswith(_CODE) for name in records):
-            raise RefusedError("the program of a TorchScript archive")
-    file.seek(0)
-
-
-def _load(file: Any, **options: Any) -> Any:
-    return _TensorUnpickler(file, **options).load()
-
-
 class RefusedError(ValueError):
-    """A pickle that asks for something that is not data."""
+    """A file that asks for something that is not data."""
 
 
-def _tensor(storage: Any, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any) -> torch.Tensor:
+def build_tensor(storage: Any, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any) -> torch.Tensor:
+    """
+    A tensor on a storage, as `torch._utils._rebuild_tensor` makes it, but none that reaches beyond the storage.
+
+    Args:
+        storage (`torch.TypedStorage`): The data.
+        offset (`int`): The first element.
+        size (`Sequence[int]`): Length of each dimension.
+        stride (`Sequence[int]`): Step of each dimension, in elements.
+
+    Raises:
+        RefusedError: The data are too few.
+    """
     # torch would make a storage that is too small larger, and leave what happens to lie in memory there.
     untyped = storage._untyped_storage
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
@@ -129,9 +86,10 @@ def _parameter(tensor: torch.Tensor, *_: Any) -> torch.Tensor:
 
 
 _BUILDERS: dict[str, Callable[..., Any]] = {
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor": build_tensor,
+    "torch._utils._rebuild_tensor_v2": build_tensor,
     "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
     "collections.OrderedDict": dict,
 }
 
@@ -150,9 +108,12 @@ class _Name:
         raise RefusedError(f"a call of {self.name}")
 
 
-class _TensorUnpickler(pickle._Unpickler):
+class TensorUnpickler(pickle._Unpickler):
     """
     Builds data, tensors and stand-ins.
+
+    Dictionaries, lists, numbers, text and tensors are built; of every other object a [`StandIn`] is left. No name that
+    the file mentions is imported, and none of its functions is called.
 
     It derives from the unpickler in Python because that in C has no `dispatch`, and calls what it is told to call.
     """
@@ -160,10 +121,7 @@ class _TensorUnpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """The name itself, or for a storage what torch makes of it."""
         if module == "torch" and name.endswith("Storage"):
-            storage = StorageType(name)
-            # The tar format asks for the private name.
-            storage._dtype = storage.dtype
-            return storage
+            return StorageType(name)
         return _Name(f"{module}.{name}")
 
     def _call(self) -> None:
@@ -206,3 +164,21 @@ class _TensorUnpickler(pickle._Unpickler):
         # What it does for a bytearray, that is to fill one with zeros first, would do as the file says.
         pickle.BYTEARRAY8[0]: pickle._Unpickler.load_binbytes8,  # type: ignore[attr-defined]
     }
+
+
+def unpickle(file: IO[bytes], persistent_load: Callable[[Any], Any] | None = None) -> Any:
+    """
+    The next object in a file; what follows it is not read.
+
+    Args:
+        file (`IO[bytes]`): Where the object begins, and afterwards where it ends.
+        persistent_load (`Callable[[Any], Any]`, *optional*): Gives what the object refers to beside itself.
+
+    Raises:
+        RefusedError: It asks for a call that makes neither a tensor nor a plain value; names it.
+        Exception: It is damaged; Python raises errors of a dozen types.
+    """
+    unpickler = TensorUnpickler(file, encoding=ENCODING)
+    if persistent_load is not None:
+        unpickler.persistent_load = persistent_load  # type: ignore[assignment]
+    return unpickler.load()

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import torch
 
 from ..models import HeadShareConfig, HeadShareForImageClassification, HeadShareModel
+from ..models.model_checks import check_finite
 from ..models.source_layouts import unwrapped_names
 from .convert_layouts import MOBILEFACENET_1X, body_prefix, classifier_names, near_layout, renamed_mobilefacenet
-from .convert_names import check_finite, rename_tensors
+from .convert_names import rename_tensors
 
 
 _BASE = "headshare."
@@ -107,7 +108,7 @@ def _converted(
             f"the weights are not those of {config.backbone} for `image_size` {config.image_size}{classes} "
             f"({problems}){hint}"
         )
-    check_finite(weights)
+    check_finite(weights.items())
     return converted
 
 

@@ -16,6 +16,7 @@ from ..data.pixels import working_size
 from ..models import HeadShareForImageClassification, HeadShareModel
 from ..models.backbone_face import height_and_width
 from ..models.configuration_headshare import has_placeholder_labels
+from ..models.model_checks import check_channels
 
 
 INPUT_NAME = "pixel_values"
@@ -76,11 +77,7 @@ def choose_image_size(model: Any, processor: Any | None, image_size: int | list[
             f"`image_size` is {image_size} but the image processor makes images of {made[0]}x{made[1]} pixels; leave "
             "`image_size` out, or change the processor's `size`"
         )
-    if len(processor.image_mean) != model.config.num_channels:
-        raise ValueError(
-            f"the image processor makes {len(processor.image_mean)} channels and the model reads "
-            f"{model.config.num_channels}; give the processor that belongs to the model"
-        )
+    check_channels(processor.image_mean, model.config.num_channels)
     return made
 
 

@@ -10,6 +10,7 @@ from huggingface_hub.utils import httpx
 _REMEDIES = {
     401: "log in with `hf auth login`, or set HF_TOKEN",
     403: "publish to a namespace of yours, with a token that may write there",
+    412: "somebody else made a commit meanwhile; repeat the command",
 }
 
 

@@ -44,6 +44,7 @@ def publish_folder(
     revision: str | None = None,
     message: str = "Upload model",
     token: str | None = None,
+    source: str | Path | None = None,
 ) -> Publication:
     """
     Publishes a model in one commit: weights, configuration, image processor, code, card, training configuration.
@@ -60,6 +61,8 @@ def publish_folder(
         revision (`str`, *optional*): Branch to commit to; it is made from `main` if it does not exist.
         message (`str`, *optional*): Of the commit.
         token (`str`, *optional*): Of the Hub; by default the one that is stored.
+        source (`str` or `Path`, *optional*): The folder that the files were copied from, if `folder` is not their own; card
+            and training configuration may show no path beside it.
 
     Returns:
         [`Publication`]
@@ -72,7 +75,7 @@ def publish_folder(
         huggingface_hub.errors.HfHubHTTPError: What else the Hub answers, unchanged.
     """
     check_target(repo_id, revision)
-    files = select_files(folder)
+    files = select_files(folder, source)
     card = _read_card(files)
     api = HfApi(token=token)
     repo_id = open_repository(api, repo_id, private, revision)

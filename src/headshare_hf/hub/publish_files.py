@@ -13,6 +13,7 @@ from ..models import CENTERS_FILE
 from ..models.hub_cache import CONFIG_FILE, INDEX_FILE, PROCESSOR_FILE, WEIGHTS_FILE
 from ..models.hub_card import check_card, check_places
 from ..models.hub_commit import CARD_FILE, TRAINING_FILE
+from ..models.model_checks import check_channels, check_finite
 
 
 _REMEDIES = {
@@ -22,7 +23,7 @@ _REMEDIES = {
 }
 
 
-def select_files(folder: str | Path) -> dict[str, Path]:
+def select_files(folder: str | Path, source: str | Path | None = None) -> dict[str, Path]:
     """
     The files of a folder that are published, by their names in the repository.
 
@@ -32,24 +33,27 @@ def select_files(folder: str | Path) -> dict[str, Path]:
 
     Args:
         folder (`str` or `Path`): With the files of `save_pretrained` and a `README.md`.
+        source (`str` or `Path`, *optional*): The folder that they were copied from; paths beside it are refused.
 
     Raises:
-        ValueError: A file is missing, damaged, or not what can be published, or the card or the training configuration
-            shows a path of this machine. It is named.
+        ValueError: A file is missing, damaged, or not what can be published: weights with NaN or infinite values, or both
+            whole and in shards, an image processor of other channels than the model, a card or a training configuration
+            that shows a path of this machine. File, and tensor or field, are named.
     """
-    folder = Path(folder)
+    folder, private = Path(folder), _parents(Path(source or folder))
     if not folder.is_dir():
         raise ValueError(f"the folder {folder} does not exist")
     for name, remedy in _REMEDIES.items():
         if not (folder / name).is_file():
             raise ValueError(f"{folder} has no {name}, {remedy}")
     config, processor = (_read_json(folder / name) for name in (CONFIG_FILE, PROCESSOR_FILE))
-    _check_card(folder / CARD_FILE)
+    _check_processor(folder / PROCESSOR_FILE, processor, config)
+    _check_card(folder / CARD_FILE, private)
     names = [CARD_FILE, CONFIG_FILE, PROCESSOR_FILE, *_weights(folder, config), *_code(folder, config, processor)]
     if (folder / TRAINING_FILE).is_file():
         settings = _read_json(folder / TRAINING_FILE)
         # Without the escapes of JSON, which hide letters of a path.
-        check_places(json.dumps(settings, ensure_ascii=False), folder / TRAINING_FILE, _parents(folder))
+        check_places(json.dumps(settings, ensure_ascii=False), folder / TRAINING_FILE, private)
         names.append(TRAINING_FILE)
     return {name: folder / name for name in names}
 
@@ -64,13 +68,20 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _check_card(path: Path) -> None:
+def _check_processor(path: Path, processor: dict[str, Any], config: dict[str, Any]) -> None:
+    try:
+        check_channels(processor.get("image_mean"), config.get("num_channels"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _check_card(path: Path, private: list[Path]) -> None:
     try:
         card = ModelCard.load(path)
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"the metadata of the model card {path} cannot be read ({error}); write it again") from error
     check_card(card, f"the model card {path}")
-    check_places(path.read_text(encoding="utf-8"), path, _parents(path.parent))
+    check_places(path.read_text(encoding="utf-8"), path, private)
 
 
 def _parents(folder: Path) -> list[Path]:
@@ -79,8 +90,9 @@ def _parents(folder: Path) -> list[Path]:
 
 
 def _weights(folder: Path, config: dict[str, Any]) -> list[str]:
-    """Names of the files with tensors, after all of them have been opened."""
+    """Names of the files with tensors, after all of them have been read."""
     if (folder / WEIGHTS_FILE).is_file():
+        _refuse_two_models(folder)
         found = [WEIGHTS_FILE]
     elif (folder / INDEX_FILE).is_file():
         found = _shards(folder / INDEX_FILE)
@@ -94,6 +106,15 @@ def _weights(folder: Path, config: dict[str, Any]) -> list[str]:
     if is_classifier and "classifier.weight" not in tensors:
         raise ValueError(f"{folder} has no {CENTERS_FILE}, the classifier; save the model with `save_pretrained`")
     return [*found, *centers, *([] if WEIGHTS_FILE in found else [INDEX_FILE])]
+
+
+def _refuse_two_models(folder: Path) -> None:
+    # `from_pretrained` reads the whole file, but nothing says that it is the one that was saved last.
+    if (folder / INDEX_FILE).is_file():
+        raise ValueError(
+            f"{folder} has both {WEIGHTS_FILE} and {INDEX_FILE}, of two saves, and only one of them is the model; delete the "
+            "other one, or save the model into an empty folder"
+        )
 
 
 def _shards(index: Path) -> list[str]:
@@ -111,11 +132,15 @@ def _tensor_names(path: Path) -> set[str]:
     try:
         # It compares the size of the file with what its header says.
         with safe_open(path, framework="pt") as file:
-            return set(file.keys())
+            names = list(file.keys())
+            check_finite((name, file.get_tensor(name)) for name in names)
+            return set(names)
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist, but {INDEX_FILE} names it; save the model again") from error
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or incomplete ({error}); save the model again") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _references(content: dict[str, Any]) -> list[str]:

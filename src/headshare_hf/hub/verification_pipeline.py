@@ -1,5 +1,6 @@
 """The transformers pipeline `"face-verification"`: do two images show the same person?"""
 
+import os
 from typing import Any
 
 import torch
@@ -7,14 +8,37 @@ from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from ..evaluation import add_flipped, pair_similarities
+from ..evaluation.face_model import load_image_processor
 from ..models import HeadShareImageProcessor, HeadShareModel
+from ..models.hub_cache import cached_commit
 from .image_files import open_image
 
 
 TASK = "face-verification"
 _FIELDS = ("image_a", "image_b")
+# Arguments of `pipeline`, and of its `model_kwargs`, that say where an image processor is too.
+_PLACE = (
+    *("cache_dir", "code_revision", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token"),
+    "trust_remote_code",
+)
 # Its annotations are such that no pipeline of transformers itself fits them.
 _Pipeline: Any = Pipeline
+
+
+class _NetworkWithPlace(AutoModel):
+    """
+    `AutoModel` as transformers' `pipeline` calls it for this task. The network is all that it hands to the pipeline, so that
+    the network takes along where it is from: the image processor is read from there, with an error that says why it is not.
+    """
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        name = pretrained_model_name_or_path
+        place = {key: kwargs[key] for key in _PLACE if kwargs.get(key) is not None}
+        model = super().from_pretrained(name, *args, **kwargs)
+        # The commit of the network, even if its branch has moved since.
+        model.place = name, {**place, "revision": cached_commit(name, place) or place.get("revision")}
+        return model
 
 
 class FaceVerificationPipeline(_Pipeline):
@@ -32,7 +56,9 @@ class FaceVerificationPipeline(_Pipeline):
         timeout (`float`, *optional*): Seconds to wait for an image from the web.
 
     Raises:
-        ValueError: The model is of another package, no threshold is stored, or none for this FAR; says what to do.
+        OSError: The image processor is neither in the cache nor to be reached; tells what the cache holds.
+        ValueError: The model is of another package or has no image processor, no threshold is stored, or none for this FAR;
+            says what to do.
 
     Example:
 
@@ -44,21 +70,22 @@ class FaceVerificationPipeline(_Pipeline):
     """
 
     _load_processor = False
-    _load_image_processor = True
+    # `pipeline` would do it, and not say that the Hub was not reached.
+    _load_image_processor = False
     _load_feature_extractor = False
     _load_tokenizer = False
+    image_processor: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # It may hold a token, which is not to stay with the network.
+        name, place = self.model.__dict__.pop("place", (None, {}))
         if not isinstance(self.model, HeadShareModel):
             raise ValueError(
                 f"the task {TASK!r} needs a HeadShareModel, not a {type(self.model).__name__}; load it with "
                 "HeadShareModel.from_pretrained, or give the pipeline its Hub id or folder"
             )
-        if self.image_processor is None:
-            raise ValueError(
-                f"the task {TASK!r} needs an `image_processor`; give the one that the model was trained with"
-            )
+        self.image_processor = _as_image_processor(self.image_processor, name, place)
 
     def __call__(self, inputs: Any, other: Any = None, **kwargs: Any) -> Any:
         """
@@ -76,8 +103,8 @@ class FaceVerificationPipeline(_Pipeline):
         Images are not converted before the image processor of this package gets them: transparency becomes white.
 
         Raises:
-            ValueError: There are not two images, one cannot be read or has more than 8 bits per channel, or no threshold
-                fits.
+            ValueError: There are not two images, one cannot be read or has more than 8 bits per channel, the image processor
+                makes them of different size, or no threshold fits.
         """
         if other is not None:
             inputs = (inputs, other)
@@ -118,8 +145,9 @@ class FaceVerificationPipeline(_Pipeline):
         if not isinstance(self.image_processor, HeadShareImageProcessor):
             # Others leave the conversion to pipelines.
             images = [image.convert("RGB") for image in images]
-        pixels = self.image_processor(images, return_tensors="pt")["pixel_values"]
-        return {"pixel_values": pixels[None].to(self.dtype)}
+        first, second = (self.image_processor(image, return_tensors="pt")["pixel_values"] for image in images)
+        _check_sizes(first, second, self.image_processor)
+        return {"pixel_values": torch.cat([first, second])[None].to(self.dtype)}
 
     def _forward(self, model_inputs: dict[str, torch.Tensor], **choice: Any) -> dict[str, torch.Tensor]:
         pixels = model_inputs["pixel_values"].flatten(0, 1)
@@ -151,6 +179,29 @@ class FaceVerificationPipeline(_Pipeline):
         as_measured = bool(stored) and stored[0]["flip"]
         own_flip = as_measured if flip is None else flip
         return {"similarity": float(threshold), "far": None, "rule": None, "flip": own_flip}
+
+
+def _as_image_processor(given: Any, name: str | None, place: dict[str, Any]) -> Any:
+    """What was given, or the one in the place that was given, or that of the network."""
+    source = name if given is None else given
+    if source is None:
+        raise ValueError(f"the task {TASK!r} needs an `image_processor`; give the one that the model was trained with")
+    if not isinstance(source, str | os.PathLike):
+        return source
+    source = os.fspath(source)
+    # Another repository does not have the commit of the network.
+    return load_image_processor(source, **(place if source == name else {**place, "revision": None}))
+
+
+def _check_sizes(first: torch.Tensor, second: torch.Tensor, processor: Any) -> None:
+    """Refuses images `(1, num_channels, height, width)` that cannot be in one batch."""
+    if first.shape != second.shape:
+        sizes = " and ".join("{} x {}".format(*pixels.shape[-2:]) for pixels in (first, second))
+        raise ValueError(
+            f"the two images have different sizes as the image processor returns them, {sizes} pixels (height x width), and "
+            f"cannot be in one batch: its `do_resize` is {getattr(processor, 'do_resize', None)}; have it bring all images to one size, with "
+            '`do_resize=True` and `size={"height": ..., "width": ...}`, or give images of one size'
+        )
 
 
 def _as_pair(pair: Any) -> dict[str, Any]:
@@ -193,6 +244,6 @@ def _choose(stored: list[dict[str, Any]], far: float | None) -> dict[str, Any]:
     raise ValueError(f"no threshold is stored for the FAR {far:g}; stored: {known}. Choose one, or give `threshold`")
 
 
-PIPELINE_REGISTRY.register_pipeline(TASK, FaceVerificationPipeline, pt_model=AutoModel, type="image")
+PIPELINE_REGISTRY.register_pipeline(TASK, FaceVerificationPipeline, pt_model=_NetworkWithPlace, type="image")
 # It marks pipelines whose code is saved beside the weights; this one comes with the package.
 del FaceVerificationPipeline._registered_impl

@@ -7,8 +7,8 @@ from .class_centers import CENTERS_FILE, find_class_centers, load_class_centers
 from .configuration_headshare import HeadShareConfig
 from .heads import IGNORED_LABEL, CosineHead
 from .image_processing_headshare import HeadShareImageProcessor
+from .loading_problems import LOADING_PROBLEMS
 from .modeling_headshare import HeadShareForImageClassification, HeadShareModel
-from .pretrained_headshare import LOADING_PROBLEMS
 from .sharing import (
     EmbeddingTap,
     check_head_fits,

@@ -76,6 +76,23 @@ def _find(table: dict[str, HubMetric], name: str, **values: Any) -> HubMetric | 
     return None
 
 
+def check_metric_list(kinds: Any, place: str) -> None:
+    """
+    Checks the list of metrics in the metadata of a card, which the Hub filters by.
+
+    Args:
+        kinds (`Any`): What stands there.
+        place (`str`): Where it is in the metadata, for the message of an error.
+
+    Raises:
+        ValueError: It is no list, or no card of this package has one of these types.
+    """
+    if not isinstance(kinds, list):
+        raise ValueError(f"`{place}` is {kinds!r}; expected a list, such as [accuracy]")
+    for index, kind in enumerate(kinds):
+        _check_type(kind, f"{place}[{index}]")
+
+
 def check_metric(metric: dict[str, Any], place: str) -> None:
     """
     Checks one metric in the metadata of a card.
@@ -88,19 +105,26 @@ def check_metric(metric: dict[str, Any], place: str) -> None:
         ValueError: No card of this package has this type, or this name of that type, or the value is no fraction.
     """
     kind, name, value = (metric.get(field) for field in ("type", "name", "value"))
-    known = [*METRICS.values(), *PAIR_METRICS.values(), *SEARCH_METRICS.values()]
-    types = sorted({entry.type for entry in known})
-    if kind not in types:
-        near = difflib.get_close_matches(str(kind), types, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"`{place}.type` is {kind!r}; {hint}A card of headshare_hf knows: {_listed(types)}")
-    names = [entry.name for entry in known if entry.type == kind]
+    _check_type(kind, f"{place}.type")
+    names = [entry.name for entry in _known() if entry.type == kind]
     if not any(_pattern(entry).fullmatch(str(name).split(", ")[0]) for entry in names):
         raise ValueError(
             f"`{place}.name` is {name!r}; of type {kind!r} a card of headshare_hf knows: {_listed(names)}"
         )
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise ValueError(f"`{place}.value` is {value!r}; expected a fraction in [0, 1], not per cent")
+
+
+def _check_type(kind: Any, place: str) -> None:
+    types = sorted({entry.type for entry in _known()})
+    if kind not in types:
+        near = difflib.get_close_matches(str(kind), types, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"`{place}` is {kind!r}; {hint}A card of headshare_hf knows: {_listed(types)}")
+
+
+def _known() -> list[HubMetric]:
+    return [*METRICS.values(), *PAIR_METRICS.values(), *SEARCH_METRICS.values()]
 
 
 def _pattern(template: str) -> re.Pattern[str]:

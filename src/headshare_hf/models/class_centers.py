@@ -39,19 +39,21 @@ def save_class_centers(state_dict: Mapping[str, torch.Tensor], folder: str | Pat
     return {name: tensor for name, tensor in state_dict.items() if name not in own}
 
 
-def find_class_centers(name_or_path: str | Path, options: Mapping[str, Any]) -> str | None:
+def find_class_centers(name_or_path: str | Path | None, options: Mapping[str, Any]) -> str | None:
     """
     Path of `class_centers.safetensors` in a folder or, downloaded, of a Hub repository; `None` where there is none.
 
     Of a Hub repository it is the file of the same commit as the weights, even if its branch has moved since.
 
     Args:
-        name_or_path (`str` or `Path`): Folder or Hub id.
+        name_or_path (`str` or `Path`, *optional*): Folder or Hub id; none where the weights were given themselves.
         options (`Mapping[str, Any]`): The arguments of `from_pretrained`, which has read the weights already.
 
     Raises:
         OSError: The file is not in the cache and the Hub cannot be reached.
     """
+    if name_or_path is None:
+        return None
     if Path(name_or_path).is_dir():
         path = Path(name_or_path, options.get("subfolder") or "", CENTERS_FILE)
         return str(path) if path.is_file() else None

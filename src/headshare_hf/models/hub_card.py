@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard
 
-from .card_metrics import check_metric
+from .card_metrics import check_metric, check_metric_list
 
 
 # What every card has that this package wrote.
@@ -28,19 +28,20 @@ def check_card(card: ModelCard, name: str = "the model card") -> None:
         name (`str`, *optional*): What the message of an error calls it.
 
     Raises:
-        ValueError: They say no license; or of a card of this package, a metric is unknown, or its value no fraction in
-            [0, 1]. The field is named.
+        ValueError: They say no license; or of a card of this package, a metric is unknown, in a result or in the list
+            `metrics`, or its value no fraction in [0, 1]. The field is named.
     """
     data = card.data.to_dict()
     if not data.get("license"):
         raise ValueError(f"{name} says no license; add `license: ...` to its metadata")
     if not is_own_card(card):
         return
-    for place, metric in _metrics(data):
-        try:
+    try:
+        check_metric_list(data.get("metrics") or [], "metrics")
+        for place, metric in _metrics(data):
             check_metric(metric, place)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def is_own_card(card: ModelCard) -> bool:

@@ -10,14 +10,19 @@ from .backbone_iresnet import IResNet
 from .backbone_mobilefacenet import MobileFaceNet, MobileFaceNetPaper
 from .backbone_shapes import empty_backbone, own_body, recognize_backbone, recognize_source
 from .backbones import TIMM_PREFIX
-from .source_layouts import student_names, unwrapped_names
+from .configuration_headshare import HeadShareConfig
+from .source_layouts import WRAPPERS, student_names, unwrapped_names
 
 
 _SOURCES = {MobileFaceNet: "insightface", IResNet: "insightface", MobileFaceNetPaper: "MobileFaceNet_Pytorch"}
 # What a backbone of timm puts before the names of timm.
 _TIMM_BODY = "model.timm_model."
 _CONVERT = "python -m headshare_hf.hub.convert"
-_USUAL = f"Load it with the class and configuration that it was saved from, or convert it with `{_CONVERT}`."
+_RELOAD = "Load it with the class and configuration that it was saved from"
+_USUAL = f"{_RELOAD}, or convert it with `{_CONVERT}`."
+_UNWRAP = "Save the model that is wrapped, `model.module.save_pretrained(...)`."
+# How the classifiers end in name that transformers and timm put beside a network.
+_HEADS = ("classifier", "fc", "head", "linear")
 
 
 class LookAlike(NamedTuple):
@@ -39,27 +44,36 @@ def look_alike(shapes: Mapping[str, torch.Size], model: Any) -> LookAlike:
 
     Args:
         shapes (`Mapping[str, torch.Size]`): Shapes of all of its tensors, by their names.
-        model ([`HeadShareModel`] or [`HeadShareForImageClassification`]): What it was read for.
+        model (`Any`): What it was read for: a [`HeadShareModel`], a [`HeadShareForImageClassification`], or a model of
+            another package.
     """
     names = unwrapped_names(shapes)
     inner = {name: shapes[key] for key, name in names.items()}
     if not own_body(inner):
-        return _of_others({name: shapes[key] for key, name in student_names(names).items()}, model)
+        others = {name: shapes[key] for key, name in student_names(names).items()}
+        return _of_others(others, model) or _under_a_prefix(shapes, model) or _unknown(shapes, model)
     told = _own(inner, model)
     wrapper = next(iter(shapes)).removesuffix(next(iter(inner)))
     if not wrapper:
-        return LookAlike(told)
-    told = told or f"its tensors are those of {model.config.backbone}"
-    remedy = "Save the model that is wrapped, `model.module.save_pretrained(...)`."
-    return LookAlike(f"{told}, all of them under `{wrapper}`", remedy)
+        return LookAlike(told, _USUAL if _backbone(model) else f"{_RELOAD}.")
+    told = told or f"its tensors are those of {_backbone(model)}"
+    return LookAlike(f"{told}, all of them under `{wrapper}`", _UNWRAP)
+
+
+def _backbone(model: Any) -> str:
+    """The name of the network that was expected; empty of a model of another package."""
+    return model.config.backbone if isinstance(model.config, HeadShareConfig) else ""
 
 
 def _own(shapes: Mapping[str, torch.Size], model: Any) -> str:
     """Of weights by this package's names: the network, if it is another one, and the fields that it was built with."""
-    config, found = model.config, recognize_backbone(shapes)
+    found = recognize_backbone(shapes)
     if found is None:
         return _timm(own_body(shapes), model)
     backbone, fields = found
+    if not _backbone(model):
+        return f"its tensors are those of {backbone}"
+    config = model.config
     size = None if fields.image_size is None else list(fields.image_size)
     told = {"num_channels": fields.num_channels, "image_size": size, "embedding_size": fields.embedding_size}
     own = {"num_channels": config.num_channels, "image_size": list(height_and_width(config.image_size))}
@@ -72,9 +86,9 @@ def _own(shapes: Mapping[str, torch.Size], model: Any) -> str:
 
 def _timm(body: Mapping[str, torch.Size], model: Any) -> str:
     """Of weights by this package's names for a network of timm; shapes alone do not tell which of its many."""
-    backbone = model.config.backbone
+    backbone = _backbone(model)
     if not all(name.startswith(_TIMM_BODY) for name in body):
-        return ""
+        return "" if backbone else "its tensors have the names of this package"
     if not backbone.startswith(TIMM_PREFIX):
         return "its tensors are those of a timm network"
     expected = _shapes(model)
@@ -87,18 +101,44 @@ def _timm(body: Mapping[str, torch.Size], model: Any) -> str:
     return ""
 
 
-def _of_others(shapes: Mapping[str, torch.Size], model: Any) -> LookAlike:
+def _of_others(shapes: Mapping[str, torch.Size], model: Any) -> LookAlike | None:
     """Of weights by the names of the repositories that the converters know."""
-    backbone, found = model.config.backbone, recognize_source(shapes)
+    backbone, found = _backbone(model), recognize_source(shapes)
     if found is not None:
         source = _SOURCES.get(type(empty_backbone(found)), "the authors' code")
         return LookAlike(f"its tensors look like {found} in the layout of {source}", f"Convert it with `{_CONVERT}`.")
+    if not backbone.startswith(TIMM_PREFIX):
+        return None
+    expected = {name.removeprefix(_TIMM_BODY): shape for name, shape in _shapes(model).items()}
+    if not expected.items() <= shapes.items():
+        return None
+    remedy = f"Convert it with `{_CONVERT} --backbone {backbone}`."
+    return LookAlike(f"its tensors look like {backbone} in the layout of timm", remedy)
+
+
+def _under_a_prefix(shapes: Mapping[str, torch.Size], model: Any) -> LookAlike | None:
+    """
+    Of weights under one name beside at most their classifier, as transformers saves the networks of its classifiers: none
+    of the converters takes them.
+    """
+    owners = {name.partition(".")[0] for name in shapes}
+    bodies = [f"{owner}." for owner in owners if not owner.endswith(_HEADS)]
+    if len(bodies) != 1:
+        return None
+    prefix = bodies[0]
+    count = sum(name.startswith(prefix) for name in shapes)
+    if not count or any(name.startswith(prefix) for name in model.state_dict()):
+        return None
+    remedy = _UNWRAP if prefix in WRAPPERS else f"{_RELOAD}."
+    return LookAlike(f"{count} of its {len(shapes)} tensors are under `{prefix}`", remedy)
+
+
+def _unknown(shapes: Mapping[str, torch.Size], model: Any) -> LookAlike:
+    backbone = _backbone(model)
+    if not backbone:
+        return LookAlike("", f"{_RELOAD}.")
     if not (shapes and backbone.startswith(TIMM_PREFIX)):
         return LookAlike("")
-    expected = {name.removeprefix(_TIMM_BODY): shape for name, shape in _shapes(model).items()}
-    if expected.items() <= shapes.items():
-        remedy = f"Convert it with `{_CONVERT} --backbone {backbone}`."
-        return LookAlike(f"its tensors look like {backbone} in the layout of timm", remedy)
     return LookAlike(f"its tensors are not those of {backbone}, neither in this package's layout nor in timm's")
 
 

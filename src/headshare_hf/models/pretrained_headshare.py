@@ -1,15 +1,10 @@
 """Loading that accounts for every tensor, saving with the code of the model, and publishing."""
 
-import contextlib
-import logging
 import tempfile
-from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from huggingface_hub import HfApi, ModelCard
-from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -17,17 +12,17 @@ from .card_thresholds import state_thresholds
 from .class_centers import CENTERS_FILE
 from .configuration_headshare import HeadShareConfig
 from .damaged_files import damage_named
-from .hub_cache import INDEX_FILE, PROCESSOR_FILE, WEIGHTS_FILE, explained, local_folder
+from .hub_cache import INDEX_FILE, PROCESSOR_FILE, WEIGHTS_FILE, explained
 from .hub_card import address_card, check_card, check_places
 from .hub_commit import CARD_FILE, check_target, commit_files, open_repository
-from .look_alike import look_alike
+from .loading_problems import LOADING_PROBLEMS, load_reports_held, misfit
+from .model_checks import check_channels, check_finite
 
 
 # Bytes; what torch allocates on the CPU starts at a multiple of it.
 _ALIGNMENT = 64
-# Tensors in the message of an error; another network differs in hundreds.
-_SHOWN = 5
-LOADING_PROBLEMS = ("missing_keys", "unexpected_keys", "mismatched_keys")
+# As transformers calls them.
+_SHARDS = f"model-{'[0-9]' * 5}-of-{'[0-9]' * 5}.safetensors"
 AUTO_MAP = {
     "AutoConfig": "configuration_headshare.HeadShareConfig",
     "AutoModel": "modeling_headshare.HeadShareModel",
@@ -66,12 +61,12 @@ class HeadSharePreTrainedModel(PreTrainedModel):
         wants_info = kwargs.pop("output_loading_info", False)
         # Only then transformers says which shapes differ; they are refused below.
         kwargs["ignore_mismatched_sizes"] = True
-        with damage_named(name, kwargs), explained(name, kwargs, WEIGHTS_FILE, INDEX_FILE), _without_load_report():
+        with damage_named(name, kwargs), explained(name, kwargs, WEIGHTS_FILE, INDEX_FILE), load_reports_held():
             model, info = cast(Any, super()).from_pretrained(name, *args, output_loading_info=True, **kwargs)
         if not info["mismatched_keys"]:
             model._load_rest(name, info, kwargs)
         if any(info[kind] for kind in LOADING_PROBLEMS):
-            raise ValueError(_misfit(name, model, info, kwargs))
+            raise ValueError(misfit(name, model, info, kwargs))
         _align(model)
         # transformers makes every tensor that it has read trainable.
         model.base_model.backbone.freeze_constants()
@@ -84,7 +79,8 @@ class HeadSharePreTrainedModel(PreTrainedModel):
         """
         As `PreTrainedModel.save_pretrained`. The code of the model is saved too, so that every folder, checkpoints
         included, works with `trust_remote_code=True` where this package is not installed. That is about 140 kB and
-        some hundredths of a second, too little for a second kind of folder without it.
+        some hundredths of a second, too little for a second kind of folder without it. Weights of an earlier save go:
+        the folder holds them in one file or in shards.
 
         Raises:
             ValueError: `push_to_hub` is given; [`push_to_hub`] sends what belongs to the model too.
@@ -98,6 +94,8 @@ class HeadSharePreTrainedModel(PreTrainedModel):
         self.config.auto_map = dict(AUTO_MAP)
         self._save_rest(save_directory, kwargs)
         super().save_pretrained(save_directory, *args, **kwargs)
+        if kwargs.get("is_main_process", True):
+            _remove_outdated(Path(save_directory))
 
     def _save_rest(self, folder: Any, options: dict[str, Any]) -> None:
         """Writes what goes to further files, and leaves the other tensors in `options["state_dict"]`."""
@@ -140,16 +138,18 @@ class HeadSharePreTrainedModel(PreTrainedModel):
 
         Raises:
             ValueError: Image processor or card are missing, the card says no license, shows a path of this machine, or
-                is one of this package with an unknown metric or a value that is no fraction; the id or the branch is
-                none, or the repository is public and `private=True` was asked for. Nothing has been sent then.
+                is one of this package with an unknown metric or a value that is no fraction; a tensor has NaN or infinite
+                values, or the image processor makes other channels than the model reads; the id or the branch is none, or
+                the repository is public and `private=True` was asked for. Nothing has been sent then.
             OSError: Somebody else made a commit to the branch meanwhile; nothing was published.
             huggingface_hub.errors.HfHubHTTPError: What else the Hub answers, unchanged.
         """
         if kwargs:
             raise ValueError(f"`push_to_hub` does not take {', '.join(kwargs)}; write what the card says into `card`")
         check_target(repo_id, revision)
+        check_finite(self.state_dict().items())
         with tempfile.TemporaryDirectory() as folder:
-            _save_companions(Path(folder), image_processor, card)
+            _save_companions(Path(folder), image_processor, card, self.config.num_channels)
             self.save_pretrained(folder, max_shard_size=max_shard_size)
             api = HfApi(token=token)
             repo_id = open_repository(api, repo_id, private, revision)
@@ -160,7 +160,18 @@ class HeadSharePreTrainedModel(PreTrainedModel):
             return commit_files(api, repo_id, files, revision, commit_message or "Upload model")[0]
 
 
-def _save_companions(folder: Path, image_processor: Any, card: ModelCard | str | None) -> None:
+def _remove_outdated(folder: Path) -> None:
+    """
+    Removes what is left of an earlier save. transformers deletes shards that it does not write again, and neither a whole
+    file, which `from_pretrained` would read in the place of the shards, nor the index of shards that are gone.
+    """
+    has_shards = any(folder.glob(_SHARDS))
+    (folder / (WEIGHTS_FILE if has_shards else INDEX_FILE)).unlink(missing_ok=True)
+
+
+def _save_companions(
+    folder: Path, image_processor: Any, card: ModelCard | str | None, num_channels: int | None
+) -> None:
     """What nobody can use or judge a model without."""
     if image_processor is None:
         raise ValueError(
@@ -172,6 +183,7 @@ def _save_companions(folder: Path, image_processor: Any, card: ModelCard | str |
             "`push_to_hub` needs `card`, a ModelCard or its text: `render_card` of headshare_hf.hub writes one with "
             "results, and `ModelCard.load(...)` of huggingface_hub reads one"
         )
+    check_channels(getattr(image_processor, "image_mean", None), num_channels)
     card = ModelCard(card) if isinstance(card, str) else card
     check_card(card)
     check_places(card.content, "the model card", [Path.cwd()])
@@ -179,61 +191,6 @@ def _save_companions(folder: Path, image_processor: Any, card: ModelCard | str |
     image_processor.save_pretrained(folder)
     if not (folder / PROCESSOR_FILE).is_file():
         raise ValueError(f"a {type(image_processor).__name__} saves no {PROCESSOR_FILE}; use HeadShareImageProcessor")
-
-
-def _misfit(name: Any, model: Any, info: dict[str, Any], options: dict[str, Any]) -> str:
-    problems = [f"{kind.replace('_', ' ')}: {_first(info[kind])}" for kind in LOADING_PROBLEMS if info[kind]]
-    found = look_alike(_stored_shapes(name, options), model)
-    told = f" ({found.told})" if found.told else ""
-    return (
-        f"{name} does not fit {type(model).__name__} with backbone {model.config.backbone!r}{told}; "
-        f"{'; '.join(problems)}. {found.remedy}"
-    )
-
-
-def _first(tensors: Collection[Any]) -> str:
-    """The first few names; of a tensor of another shape also both shapes."""
-    shown = [
-        tensor if isinstance(tensor, str) else f"{tensor[0]} is {tuple(tensor[1])} instead of {tuple(tensor[2])}"
-        for tensor in sorted(tensors)[:_SHOWN]
-    ]
-    more = len(tensors) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
-
-
-def _stored_shapes(name: Any, options: dict[str, Any]) -> dict[str, torch.Size]:
-    """What the safetensors files hold that were just read, by the headers of these files."""
-    folder = local_folder(name, options) if name is not None else None
-    if folder is None:
-        return {}
-    whole = folder / WEIGHTS_FILE
-    shapes = {}
-    for path in [whole] if whole.is_file() else sorted(folder.glob("model-*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            shapes.update({key: torch.Size(file.get_slice(key).get_shape()) for key in file.keys()})
-    return shapes
-
-
-@contextlib.contextmanager
-def _without_load_report() -> Iterator[None]:
-    """
-    Keeps transformers from logging which tensors a file lacks: class centers come from another file, and any tensor
-    that is really missing is an error here.
-    """
-    loggers = [
-        logging.getLogger(name) for name in ("transformers.modeling_utils", "transformers.utils.loading_report")
-    ]
-    for logger in loggers:
-        logger.addFilter(_is_no_load_report)
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeFilter(_is_no_load_report)
-
-
-def _is_no_load_report(record: logging.LogRecord) -> bool:
-    return "LOAD REPORT" not in record.getMessage()
 
 
 def _align(model: nn.Module) -> None:

@@ -1,7 +1,7 @@
 """Trained classifiers, students and teachers, from the Hub, its cache, or a folder."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,22 @@ from ..hub.revisions import split_revision
 from ..models import HeadShareConfig, HeadShareForImageClassification, HeadShareModel, find_classifier
 from ..models.damaged_files import damage_named
 from ..models.hub_cache import CONFIG_FILE, INDEX_FILE, PROCESSOR_FILE, WEIGHTS_FILE, cached_commit, explained
+from ..models.loading_problems import (
+    LOADING_PROBLEMS,
+    describe_problems,
+    load_reports_held,
+    misfit,
+    release,
+    tensor_name,
+)
 from .embedder import as_teacher, without_classes
+
+
+# As `misfit` takes it.
+_Info = Mapping[str, Collection[Any]]
+_Check = Callable[[str, nn.Module, _Info, dict[str, Any]], None]
+# What leaves tensors of a model with random values.
+_LACKING = ("missing_keys", "mismatched_keys")
 
 
 def load_classifier(name_or_path: str, revision: str | None = None, **kwargs: Any) -> Any:
@@ -31,12 +46,7 @@ def load_classifier(name_or_path: str, revision: str | None = None, **kwargs: An
             numbers, and a random head would then be shared.
     """
     name_or_path, revision = split_revision(name_or_path, revision)
-    model, broken = _load(name_or_path, revision, **kwargs)
-    if broken:
-        raise ValueError(
-            f"{name_or_path} lacks trained values for {broken}; random ones cannot teach. Weights to be trained further may "
-            "have a new classifier: `new_head` in a recipe"
-        )
+    model = _load(name_or_path, revision, _check_all, **kwargs)
     if revision is not None:
         # So that cards can say which one it was. This name is not saved with the model.
         model.config._name_or_path = f"{name_or_path}@{revision}"
@@ -69,8 +79,7 @@ def load_with_new_head(name_or_path: str, label_names: Sequence[str], revision: 
         trained = HeadShareModel.from_pretrained(network, revision=revision)
         model.headshare.load_state_dict(trained.state_dict())
         return model
-    model, broken = _load(network, revision, config=config)
-    _check_outside(name_or_path, model, broken)
+    model = _load(network, revision, _check_outside, config=config)
     find_classifier(model).reset_parameters()
     return model
 
@@ -107,9 +116,7 @@ def _load_embedder(name_or_path: str, revision: str | None = None, **kwargs: Any
         config = AutoConfig.from_pretrained(network, revision=revision)
     if isinstance(config, HeadShareConfig):
         return as_teacher(HeadShareModel.from_pretrained(network, revision=revision, **kwargs))
-    model, broken = _load(network, revision, **kwargs)
-    _check_outside(name_or_path, model, broken)
-    return without_classes(model)
+    return without_classes(_load(network, revision, _check_outside, **kwargs))
 
 
 def name_classes(config: Any, label_names: Sequence[str]) -> None:
@@ -119,15 +126,6 @@ def name_classes(config: Any, label_names: Sequence[str]) -> None:
     if hasattr(config, "label_names"):
         # The configuration of a timm network writes these, once it was read with some.
         config.label_names = list(label_names)
-
-
-def _check_outside(name_or_path: str, model: nn.Module, broken: list[str]) -> None:
-    """Refuses tensors without trained values that are not of the classifier."""
-    head = find_classifier(model)
-    own = next(name for name, module in model.named_modules() if module is head)
-    outside = [name for name in broken if not name.startswith(f"{own}.")]
-    if outside:
-        raise ValueError(f"{name_or_path} lacks trained values for {outside}, which are not of its classifier {own}")
 
 
 def given_classifier(model: nn.Module | str | Path | None) -> nn.Module | None:
@@ -160,11 +158,48 @@ def given_teacher(teacher: nn.Module | str | Path | None, processor: Any = None)
     return as_teacher(given_classifier(teacher)), processor
 
 
-def _load(name: str, revision: str | None, **kwargs: Any) -> tuple[Any, list[str]]:
-    """A classifier, and the names of its tensors that have no trained values."""
+def _load(name: str, revision: str | None, check: _Check, **kwargs: Any) -> Any:
+    """A classifier whose weights `check` does not refuse for what they lack; transformers reports what else is odd."""
     options = {"output_loading_info": True, "ignore_mismatched_sizes": True, "revision": revision, **kwargs}
-    with damage_named(name, options), explained(name, options, WEIGHTS_FILE, INDEX_FILE):
-        model, info = AutoModelForImageClassification.from_pretrained(name, **options)
-    # What has another shape comes with both shapes.
-    other_shape = [entry if isinstance(entry, str) else entry[0] for entry in info["mismatched_keys"]]
-    return model, sorted([*map(str, info["missing_keys"]), *map(str, other_shape)])
+    with load_reports_held() as reports:
+        with damage_named(name, options), explained(name, options, WEIGHTS_FILE, INDEX_FILE):
+            model, info = AutoModelForImageClassification.from_pretrained(name, **options)
+        check(name, model, info, options)
+    if any(info[kind] for kind in LOADING_PROBLEMS):
+        release(reports)
+    return model
+
+
+def _check_all(name: str, model: nn.Module, info: _Info, options: dict[str, Any]) -> None:
+    """Refuses tensors without trained values."""
+    lacking = {kind: info[kind] for kind in _LACKING}
+    if not any(lacking.values()):
+        return
+    if any(_outside(model, lacking).values()):
+        raise ValueError(misfit(name, model, info, options))
+    raise ValueError(
+        f"{name} lacks trained values for the classifier of {type(model).__name__} ({describe_problems(lacking)}); "
+        "random ones cannot teach. Weights to be trained further may have a new classifier: `new_head` in a recipe; a "
+        "teacher whose embedding alone is read needs none: `embeddings_only`"
+    )
+
+
+def _check_outside(name: str, model: nn.Module, info: _Info, options: dict[str, Any]) -> None:
+    """Refuses tensors without trained values that are not of the classifier."""
+    outside = _outside(model, {kind: info[kind] for kind in _LACKING})
+    if any(outside.values()):
+        raise ValueError(misfit(name, model, {**info, **outside}, options))
+
+
+def _outside(model: nn.Module, problems: _Info) -> dict[str, list[Any]]:
+    """Those of the problems that are not of the classifier."""
+    try:
+        head = find_classifier(model)
+        own = next(f"{name}." for name, module in model.named_modules() if module is head)
+    except ValueError:
+        # It cannot have a new one either.
+        return {kind: list(entries) for kind, entries in problems.items()}
+    return {
+        kind: [entry for entry in entries if not tensor_name(entry).startswith(own)]
+        for kind, entries in problems.items()
+    }

@@ -92,6 +92,7 @@ class PublishingTrainer(RunFolderTrainer):
                 revision=revision or self.args.hub_revision,
                 message=commit_message or "End of training",
                 token=token or self.args.hub_token,
+                source=self.folder,
             )
 
     def _stage(self, staging: Path, student: Any) -> None:
