@@ -125,6 +125,31 @@ print(done.commit, done.changed)
     assert fresh_process(code, token=hub.alice, home=tmp_path, xet=True).split() == [commit, "False"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["/xet/v1/xorbs/", "/xet/v1/shards"])
+def test_an_upload_by_xet_that_ends_early_leaves_the_old_revision(hub, run, folder, fresh_process, tmp_path, part):
+    repo_id = f"alice/cut-{Path(part).name}"
+    publish_run(folder, repo_id)
+    old = HfApi().model_info(repo_id).sha
+    new = HeadShareForImageClassification.from_pretrained(folder)
+    with torch.no_grad():
+        new.classifier.weight.add_(1)
+    new.save_pretrained(folder)
+    code = f"""
+from headshare_hf.trainer import publish_run
+try:
+    print(publish_run({str(folder)!r}, {repo_id!r}).changed)
+except Exception as error:
+    print("failed:", error)
+"""
+    hub.faults.refuse("POST", part, times=100)
+    assert fresh_process(code, token=hub.alice, home=tmp_path, xet=True).startswith("failed:")
+    hub.faults.clear()
+    assert HfApi().model_info(repo_id).sha == old
+    assert fresh_process(code, token=hub.alice, home=tmp_path, xet=True).split() == ["True"]
+    assert_same(snapshot(HeadShareForImageClassification.from_pretrained(repo_id)), snapshot(new))
+
+
 def test_a_trainer_pushes_what_its_folder_holds(run):
     run.args.hub_model_id = "alice/both-ways"
     try:
