@@ -31,7 +31,7 @@ import torch  # noqa: E402
 
 if not torch.cuda.is_available():
     # Where it finds no GPU by itself, DeepSpeed says so on the standard output of whoever imports it.
-    os.environ["DS_ACCELERATOR"] = "cpu"
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 import copy
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher, Trai
 from headshare_hf import DistillationTrainer, HeadShareModel, StudentHeadStages
 from headshare_hf.data.input_adapter import InputAdapter
 from headshare_hf.trainer import METHODS, get_method, reference_weights
+from headshare_hf.trainer.backends import resolve_ddp
 from headshare_hf.trainer.last_batch import check_last_batch
 from headshare_hf.trainer.runs import attach_head_similarity
 from headshare_hf.trainer.softening import default_kd_scale
@@ -180,8 +182,12 @@ def test_parameters_without_a_gradient_are_looked_for_in_students_of_others(tmp_
         assert decided(vit(), vit(seed=1), method=method) is None
     asked = {"ddp_find_unused_parameters": True}
     assert decided(resnet(), **asked) is True and decided(vit(), vit(seed=1), method="dkd", **asked) is True
+    # It means nothing in one process.
+    assert decided(vit(), vit(seed=1), method="srrl", **asked) is True
+    args = SimpleNamespace(world_size=2, **asked)
+    resolve_ddp(args, vit(), torch.nn.Identity())
     with pytest.raises(ValueError, match="is set beside a loss with layers of its own.*leave it out, and freeze what"):
-        decided(vit(), vit(seed=1), method="srrl", **asked)
+        resolve_ddp(args, vit(), torch.nn.Linear(1, 1))
 
 
 def test_arguments_stay_as_the_caller_has_them(tmp_path):

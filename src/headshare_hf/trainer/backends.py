@@ -33,10 +33,10 @@ def resolve_ddp(args: Any, student: Any, losses: nn.Module) -> None:
             DDP wraps: its search would count them as unused, and then meet their gradients.
 
     Raises:
-        ValueError: The search is asked for beside such layers.
+        ValueError: The search is asked for beside such layers, in several processes.
     """
     learns = any(parameter.requires_grad for parameter in losses.parameters())
-    if learns and args.ddp_find_unused_parameters:
+    if learns and args.ddp_find_unused_parameters and args.world_size > 1:
         raise ValueError(
             "`ddp_find_unused_parameters` is set beside a loss with layers of its own: DDP would take these for unused, and end "
             "the run at their gradients; leave it out, and freeze what gets no gradient in the student, if anything, with "

@@ -61,7 +61,9 @@ class DistillationTrainer(OptimizingTrainer):
     Args:
         model (`nn.Module`): The student, a [`HeadShareForImageClassification`] or any transformers image classifier
             whose classifier is one linear layer on a pooled embedding.
-        args ([`DistillationConfig`]): Method, weights and training arguments.
+        args ([`DistillationConfig`]):
+            Method, weights and training arguments. What is filled in for these networks is in `trainer.args`, a copy of
+            its fields: changes to `args` afterwards do not reach it.
         teacher (`nn.Module`, `str` or `Path`, *optional*):
             A trained image classifier, or its folder, Hub id or `id@revision`.
         train_dataset (`Dataset`, *optional*): Gives `pixel_values` and `labels`.
@@ -100,7 +102,7 @@ class DistillationTrainer(OptimizingTrainer):
         **kwargs: Any,
     ) -> None:
         check_arguments(model, args, kwargs)
-        # What is filled in below is for these networks; the same arguments may be given for others, or be changed.
+        # What is filled in below is for these networks; the caller may give the same fields for others, or replace some.
         args = copy.copy(args)
         teacher, teacher_processing_class = given_teacher(teacher, teacher_processing_class)
         shared_head_from = given_classifier(shared_head_from)

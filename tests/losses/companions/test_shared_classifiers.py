@@ -189,11 +189,24 @@ def test_adadistill_leaves_its_centers_alone_in_eval_mode_and_to_the_optimizer()
 
 def test_adadistill_keeps_its_centers_in_the_classifier_of_the_student():
     head, loss = CosineHead(2, 3, scale=8.0), adadistill()
+    before = head.weight.detach().clone()
     loss.keep_centers_in(head)
-    assert not head.weight.any() and not head.weight.requires_grad
-    run(loss, vectors([1, 0], [0, 1]), vectors([3, 4], [0, -2]), [2, 0])
+    assert head.weight.equal(before) and not head.weight.requires_grad
+    run(loss.eval(), vectors([1, 0]), vectors([3, 4]), [2])
+    # A student that is only evaluated keeps its classifier; a training begins without centers.
+    assert head.weight.equal(before)
+    run(loss.train(), vectors([1, 0], [0, 1]), vectors([3, 4], [0, -2]), [2, 0])
     torch.testing.assert_close(head.weight, vectors([0, -1], [0, 0], [0.6, 0.8]))
     assert head(vectors([3, 4])).argmax() == 2
+
+
+def test_adadistill_goes_on_with_the_centers_of_a_checkpoint():
+    loss, again = adadistill(), adadistill()
+    run(loss, vectors([1, 0], [0, 1]), vectors([3, 4], [0, -2]), [2, 0])
+    again.keep_centers_in(CosineHead(2, 3, scale=8.0))
+    again.load_state_dict(loss.state_dict())
+    run(again, vectors([0, 1]), vectors([0, 1]), [1])
+    torch.testing.assert_close(again.head.weight, vectors([0, -1], [0, 1], [0.6, 0.8]))
 
 
 def test_adadistill_with_cosface_takes_the_margin_off_the_cosine():

@@ -37,9 +37,9 @@ class AdaDistillLoss(CompanionLoss):
     and with them it is published, see `keep_centers_in`.
 
     Written from the equations. What they leave open: two cosines below 0 are no nearness either, and α is 0; f_t has
-    length 1; centers start at zero, so that the first image of a class becomes its center; and several images of a class
-    in one batch move its center to the mean of where each alone would. With several processes, the images of all of them
-    count.
+    length 1; centers are zero when the training begins, so that the first image of a class becomes its center, and a class
+    without images stays without one; and several images of a class in one batch move its center to the mean of where each
+    alone would. With several processes, the images of all of them count.
 
     Args:
         student, teacher: See [`CompanionLoss`]; the student's `logits` say how many classes there are.
@@ -80,16 +80,22 @@ class AdaDistillLoss(CompanionLoss):
         self.head = cast(MarginHead, create_head(head_type, student.embeddings, student.logits, scale, margin))
         # Moved by `forward`, never by the optimizer.
         self.head.weight.requires_grad_(False).zero_()
+        # Whether they are still those of a classifier from before the training.
+        self._outdated = False
+        # A training that goes on has its own.
+        self.register_load_state_dict_post_hook(_keep)
 
     def keep_centers_in(self, head: CosineHead) -> None:
         """
         From here on the centers are those of `head`, which so predicts with them; nothing else may train it.
 
         Args:
-            head ([`CosineHead`]): The student's classifier. Its own centers are forgotten.
+            head ([`CosineHead`]): The student's classifier. Its own centers are forgotten by the first batch of a training,
+                so that a student which is only evaluated keeps them.
         """
-        head.weight.requires_grad_(False).zero_()
+        head.weight.requires_grad_(False)
         self.head.weight = head.weight
+        self._outdated = True
 
     def compute(self, student: NeededFeatures, teacher: NeededFeatures, labels: torch.Tensor) -> torch.Tensor:
         """See [`CompanionLoss.compute`]; images labelled -1 are left out. The centers move in training mode only."""
@@ -104,6 +110,9 @@ class AdaDistillLoss(CompanionLoss):
     def _move_centers(self, student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor) -> None:
         student, teacher, labels = (_of_all_processes(each) for each in (student, teacher, labels))
         centers, rows = self.head.weight, labels.clamp(min=0)
+        if self._outdated:
+            centers.zero_()
+            self._outdated = False
         old = centers[rows].to(teacher)
         nearness = [(side * teacher).sum(dim=1).clamp(min=0) for side in (student, unit(old))]
         moved = torch.lerp(teacher, old, torch.stack(nearness).prod(dim=0).clamp(max=1).unsqueeze(1))
@@ -111,3 +120,7 @@ class AdaDistillLoss(CompanionLoss):
         together = ((rows.unsqueeze(1) == rows) & (labels != IGNORED_LABEL)).to(teacher)
         count = together.sum(dim=1, keepdim=True)
         centers[rows] = torch.where(count > 0, together @ moved / count.clamp(min=1), old).to(centers)
+
+
+def _keep(loss: AdaDistillLoss, _: object) -> None:
+    loss._outdated = False
