@@ -101,6 +101,20 @@ def test_the_time_of_all_scripts_is_shown_and_too_much_of_it_is_said():
     assert "Of `make bench` these took 15.0 minutes; other tables are of an earlier version." in tables.seconds(stored)
 
 
+def test_the_time_of_scripts_that_several_commands_ran_is_their_sum():
+    again = 'make bench BENCH_OPTIONS="--only b.py"'
+    scripts = {
+        name: {"command": command, "options": "", "seconds": 600.0, "tables": [name]}
+        for name, command in (("a", "make bench"), ("b", again), ("c", "make bench"))
+    }
+    stored = {"command": f"make bench; {again}", "scripts": scripts, "tables": {name: {} for name in scripts}}
+    assert tables.seconds(stored).startswith(
+        f"These scripts, last run by `make bench` and by `{again}`, took 30.0 minutes together, **more than the 20"
+    )
+    stored["tables"]["older"] = {}
+    assert tables.seconds(stored).startswith(f"Of `make bench` and `{again}` these took 30.0 minutes; other tables")
+
+
 def test_compiled_steps_are_compared_with_their_own_form():
     rows = _row("base", 9.0), _row("float32", 3.0), _row("float32, compiled", 2.0)
     other = _table(_row("teacher, compiled", 1.0))

@@ -36,7 +36,7 @@ def page(stored: dict[str, Any]) -> str:
 
 
 def seconds(stored: dict[str, Any]) -> str:
-    """The command, how long each script took, and which code it measured."""
+    """The commands, how long each script took, and which code it measured."""
     scripts = stored.get("scripts", {})
     if not scripts:
         return f"`{stored['command']}`; how long it took was not stored."
@@ -47,11 +47,22 @@ def seconds(stored: dict[str, Any]) -> str:
     ]
     rows.append(["all", "", f"{total:.0f}", ""])
     late = "" if total < 1200 else ", **more than the 20 that are aimed at**"
-    said = f"`{stored['command']}` took {total / 60:.1f} minutes{late}."
+    commands = [f"`{command}`" for command in _commands(stored, scripts)]
+    said = f"{commands[0]} took {total / 60:.1f} minutes{late}."
+    if len(commands) > 1:
+        # A command whose scripts others ran again took another time.
+        said = f"These scripts, last run by {' and by '.join(commands)}, took {total / 60:.1f} minutes together{late}."
     made = {name for about in scripts.values() for name in about.get("tables", [])}
     if made < set(stored.get("tables", {})):
-        said = f"Of `{stored['command']}` these took {total / 60:.1f} minutes; other tables are of an earlier version."
+        said = (
+            f"Of {' and '.join(commands)} these took {total / 60:.1f} minutes; other tables are of an earlier version."
+        )
     return f"{said}\n\n{markdown(['script', 'options', 'seconds', 'code'], rows)}"
+
+
+def _commands(stored: dict[str, Any], scripts: dict[str, Any]) -> list[str]:
+    """What the scripts were run by, each once; older files have one command for all."""
+    return list(dict.fromkeys(about.get("command", stored["command"]) for about in scripts.values()))
 
 
 def _versions(stored: dict[str, Any], about: dict[str, Any]) -> str:

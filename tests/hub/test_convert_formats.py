@@ -92,6 +92,32 @@ def test_a_tar_file_with_one_part_twice_or_not_at_all_is_refused(tmp_path, name,
         read_file(path)
 
 
+@pytest.mark.parametrize("further", [{}, {"opt": Settings(a=1)}], ids=["tensors", "settings"])
+@pytest.mark.parametrize("save", [torch.save, save_legacy])
+def test_attributes_of_tensors_are_left_out(tmp_path, save, further, weights):
+    for weight in weights.values():
+        weight.tag, weight.about = "decay", Settings(a=1)
+    weights["fc.weight"] = torch.nn.Parameter(weights["fc.weight"])
+    weights["fc.weight"].tag = "decay"
+    save({"net": weights, **further}, tmp_path / "net.pth")
+    content = read_file(tmp_path / "net.pth")["net"]
+    assert _equal(content, weights) and not any(hasattr(weight, "tag") for weight in content.values())
+
+
+@pytest.mark.parametrize(
+    ("build", "name"), [(print, "__builtin__.print"), (torch._tensor._rebuild_from_type_v2, "torch._tensor._rebuild_")]
+)
+def test_a_tensor_with_attributes_is_made_as_a_tensor_alone(tmp_path, capsys, build, name):
+    class Hostile:
+        def __reduce__(self):
+            return (torch._tensor._rebuild_from_type_v2, (build, torch.Tensor, ("run",), {}))
+
+    save_legacy({"a": Hostile()}, tmp_path / "net.pth")
+    with pytest.raises(ValueError, match=f"net.pth asks for a tensor made by {name}.*; refused"):
+        read_file(tmp_path / "net.pth")
+    assert not capsys.readouterr().out
+
+
 @pytest.mark.parametrize("save", [torch.save, save_legacy])
 def test_a_tensor_larger_than_its_data_is_refused(tmp_path, save):
     class Larger:

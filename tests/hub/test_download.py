@@ -204,6 +204,29 @@ def test_embeddings_do_not_fetch_the_class_centers(hub, faces, tmp_path):
     assert_same(snapshot(network), snapshot(faces.headshare))
 
 
+def test_an_image_processor_is_read_as_the_pipeline_was_told(hub, faces, tmp_path, monkeypatch):
+    name, cache, folder = "alice/processor", tmp_path / "cache", tmp_path / "network"
+    for revision, mean in (("v1", 0.25), ("main", 0.75)):
+        HeadShareImageProcessor(image_mean=[mean] * 3).push_to_hub(name, private=True)
+        if revision != "main":
+            HfApi().create_tag(name, tag=revision)
+    faces.headshare.save_pretrained(folder)
+    HeadShareImageProcessor().save_pretrained(folder)
+    # Nothing but the token that is given opens the repository.
+    monkeypatch.delenv("HF_TOKEN")
+    told = {"token": hub.alice_read_only, "model_kwargs": {"cache_dir": str(cache)}}
+    for model in (faces.headshare, str(folder)):
+        for revision, mean in (("v1", 0.25), ("main", 0.75)):
+            made = pipeline("face-verification", model=model, image_processor=name, revision=revision, **told)
+            assert list(made.image_processor.image_mean) == [mean] * 3
+        with pytest.raises(ValueError, match="`image_processor`.* cannot be loaded|none could be loaded"):
+            pipeline("face-verification", model=model, image_processor=name, revision="v2", **told)
+    assert (cache / "models--alice--processor").is_dir()
+    # The commit of the network is none of the other repository.
+    made = pipeline("face-verification", model=FACES, image_processor=name, **told)
+    assert list(made.image_processor.image_mean) == [0.75] * 3
+
+
 def test_class_centers_are_those_of_the_commit_of_the_weights(hub, faces, tmp_path):
     model = resnet(num_labels=40, **FACE)
     push(model, "alice/moving")

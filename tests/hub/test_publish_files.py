@@ -9,6 +9,7 @@ import torch
 from published_runs import FACE
 from safetensors.torch import load_file, save_file
 from toys import resnet, vit
+from transformers import ViTImageProcessor
 
 from headshare_hf import HeadShareImageProcessor
 from headshare_hf.hub import TRAINING_FILE, select_files
@@ -174,6 +175,7 @@ def test_large_and_small_numbers_are_finite(folder):
     largest = torch.finfo(torch.float32).max
     tensors = {name: torch.full_like(tensor, largest) for name, tensor in tensors.items()}
     tensors |= {"eight": torch.ones(3).to(torch.float8_e4m3fn), "none": torch.ones(0), "int": torch.ones(2).long()}
+    tensors["four"] = torch.full((3,), 0x7F, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
     save_file(tensors, folder / CENTERS_FILE, metadata={"format": "pt"})
     assert CENTERS_FILE in select_files(folder)
 
@@ -185,6 +187,18 @@ def test_an_image_processor_of_other_channels_is_refused(folder):
         match="preprocessor_config.json: the image processor makes 1 channels and the model reads 3, by `image",
     ):
         select_files(folder)
+
+
+def test_statistics_that_are_not_read_are_left_alone(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_channels": 1}))
+    ViTImageProcessor(do_normalize=False).save_pretrained(folder)
+    assert "preprocessor_config.json" in select_files(folder)
+    # Ours brings images to as many channels as there are means, whether or not it normalises them.
+    for processor in (ViTImageProcessor(), HeadShareImageProcessor(do_normalize=False)):
+        processor.save_pretrained(folder)
+        with pytest.raises(ValueError, match="the image processor makes 3 channels and the model reads 1"):
+            select_files(folder)
 
 
 @pytest.mark.parametrize("image_mean", [None, 0.5])

@@ -173,7 +173,8 @@ def test_other_models_and_missing_processors_are_refused():
         FaceVerificationPipeline(model=vit(), image_processor=HeadShareImageProcessor(), device="cpu")
     for make in (FaceVerificationPipeline, partial(pipeline, "face-verification")):
         with pytest.raises(
-            ValueError, match="needs an `image_processor`; give the one that the model was trained with"
+            ValueError,
+            match="needs an `image_processor`, and none was given, .*; load the one that the model was trained",
         ):
             make(model=resnet().headshare, device="cpu")
 
@@ -185,9 +186,16 @@ def test_the_image_processor_may_be_in_another_place(folder, tmp_path):
         for place in (tmp_path, str(tmp_path)):
             pipe = pipeline("face-verification", model=own, image_processor=place, device="cpu")
             assert list(pipe.image_processor.image_mean) == [0.1] * 3
-    with pytest.raises(ValueError, match=f"{tmp_path / 'none'} has no image processor"):
-        (tmp_path / "none").mkdir()
-        pipeline("face-verification", model=str(folder), image_processor=str(tmp_path / "none"), device="cpu")
+
+
+def test_an_image_processor_that_cannot_be_loaded_is_not_replaced(folder, tmp_path):
+    verify = partial(pipeline, "face-verification", device="cpu")
+    with pytest.raises(ValueError, match=f"{tmp_path} has no image processor"):
+        verify(model=str(folder), image_processor=tmp_path)
+    with pytest.raises(ValueError, match=f"the `image_processor` cannot be loaded .*, although {folder} has one, and"):
+        verify(model=str(folder), image_processor=str(tmp_path))
+    with pytest.raises(ValueError, match="needs an `image_processor`, .* none could be loaded from where it was said"):
+        verify(model=HeadShareModel.from_pretrained(folder), image_processor=str(tmp_path))
 
 
 def test_no_token_stays_with_the_network(folder):

@@ -219,11 +219,12 @@ def test_the_layouts_of_face_networks_are_recognized(backbone, source, tmp_path)
     assert f" (its tensors look like {backbone} in the layout of {source}); missing keys: " in _beside(tmp_path, body)
 
 
-def test_our_own_layout_under_a_wrapper_is_recognized(tmp_path):
-    tensors = {f"module.{name}": tensor for name, tensor in resnet().state_dict().items()}
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_our_own_layout_under_a_wrapper_is_recognized(wrapper, tmp_path):
+    tensors = {f"{wrapper}{name}": tensor for name, tensor in resnet().state_dict().items()}
     told = _beside(tmp_path, tensors)
-    assert " (its tensors are those of resnet8, all of them under `module.`); missing keys: " in told
-    assert told.endswith(". Save the model that is wrapped, `model.module.save_pretrained(...)`.")
+    assert f" (its tensors are those of resnet8, all of them under `{wrapper}`); missing keys: " in told
+    assert told.endswith(f". Save the model that is wrapped, `model.{wrapper}save_pretrained(...)`.")
 
 
 @pytest.mark.parametrize("backbone", ["resnet20", "timm/test_resnet"])

@@ -159,13 +159,14 @@ def test_weights_in_the_layout_of_a_source_are_converted(tmp_path):
     assert told.endswith(". Convert it with `python -m headshare_hf.hub.convert`.")
 
 
-def test_what_a_wrapper_adds_to_the_names_is_named(tmp_path):
-    wrapped = torch.nn.ModuleDict({"module": vit()})
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_what_a_wrapper_adds_to_the_names_is_named(wrapper, tmp_path):
+    wrapped = {f"{wrapper}{name}": tensor for name, tensor in vit().state_dict().items()}
     vit().config.save_pretrained(tmp_path)
-    save_file(wrapped.state_dict(), tmp_path / "model.safetensors", metadata={"format": "pt"})
+    save_file(wrapped, tmp_path / "model.safetensors", metadata={"format": "pt"})
     told = _refusal(load_classifier, str(tmp_path))
-    assert " (24 of its 24 tensors are under `module.`); missing keys: " in told
-    assert told.endswith(". Save the model that is wrapped, `model.module.save_pretrained(...)`.")
+    assert f" (24 of its 24 tensors are under `{wrapper.split('.')[0]}.`); missing keys: " in told
+    assert told.endswith(f". Save the model that is wrapped, `model.{wrapper}save_pretrained(...)`.")
 
 
 def test_what_is_good_enough_is_still_reported(tmp_path, console):

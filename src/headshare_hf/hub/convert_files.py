@@ -39,6 +39,9 @@ def read_file(path: str | os.PathLike) -> Any:
     """
     Content of a `.safetensors` file, or of any other one as `torch.save` writes it. Nothing in it is run.
 
+    What is set on tensors as attributes is left out. Sparse and quantized tensors are read only from files that
+    `torch.load(..., weights_only=True)` takes as they are: neither from those of torch before 1.6, nor beside settings.
+
     Args:
         path (`str` or `os.PathLike`): The file.
 

@@ -85,11 +85,22 @@ def _parameter(tensor: torch.Tensor, *_: Any) -> torch.Tensor:
     return tensor
 
 
-_BUILDERS: dict[str, Callable[..., Any]] = {
+def _with_attributes(build: Any, _: Any, arguments: tuple, *__: Any) -> torch.Tensor:
+    """A tensor that somebody has set attributes of, or of a class of its own: the plain tensor, which is what it holds."""
+    if not (isinstance(build, _Name) and build.name in _TENSORS):
+        raise RefusedError(f"a tensor made by {getattr(build, 'name', type(build).__name__)}")
+    return _TENSORS[build.name](*arguments)
+
+
+_TENSORS: dict[str, Callable[..., torch.Tensor]] = {
     "torch._utils._rebuild_tensor": build_tensor,
     "torch._utils._rebuild_tensor_v2": build_tensor,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
+}
+_BUILDERS: dict[str, Callable[..., Any]] = {
+    **_TENSORS,
+    "torch._tensor._rebuild_from_type_v2": _with_attributes,
     "collections.OrderedDict": dict,
 }
 

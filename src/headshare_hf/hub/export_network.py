@@ -77,7 +77,7 @@ def choose_image_size(model: Any, processor: Any | None, image_size: int | list[
             f"`image_size` is {image_size} but the image processor makes images of {made[0]}x{made[1]} pixels; leave "
             "`image_size` out, or change the processor's `size`"
         )
-    check_channels(processor.image_mean, model.config.num_channels)
+    check_channels(processor.to_dict(), model.config.num_channels)
     return made
 
 

@@ -70,7 +70,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _check_processor(path: Path, processor: dict[str, Any], config: dict[str, Any]) -> None:
     try:
-        check_channels(processor.get("image_mean"), config.get("num_channels"))
+        check_channels(processor, config.get("num_channels"))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

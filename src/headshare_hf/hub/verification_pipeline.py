@@ -56,9 +56,9 @@ class FaceVerificationPipeline(_Pipeline):
         timeout (`float`, *optional*): Seconds to wait for an image from the web.
 
     Raises:
-        OSError: The image processor is neither in the cache nor to be reached; tells what the cache holds.
-        ValueError: The model is of another package or has no image processor, no threshold is stored, or none for this FAR;
-            says what to do.
+        OSError: The model's image processor is neither in the cache nor to be reached; tells what the cache holds.
+        ValueError: The model is of another package or has no image processor, the one that was given cannot be loaded,
+            no threshold is stored, or none for this FAR; says what to do.
 
     Example:
 
@@ -70,8 +70,9 @@ class FaceVerificationPipeline(_Pipeline):
     """
 
     _load_processor = False
-    # `pipeline` would do it, and not say that the Hub was not reached.
-    _load_image_processor = False
+    # `pipeline` reads one with all of its arguments, of which only some come here. With `True` its own error, which does
+    # not say that the Hub was not reached, would be the last.
+    _load_image_processor = None
     _load_feature_extractor = False
     _load_tokenizer = False
     image_processor: Any
@@ -182,15 +183,31 @@ class FaceVerificationPipeline(_Pipeline):
 
 
 def _as_image_processor(given: Any, name: str | None, place: dict[str, Any]) -> Any:
-    """What was given, or the one in the place that was given, or that of the network."""
-    source = name if given is None else given
-    if source is None:
-        raise ValueError(f"the task {TASK!r} needs an `image_processor`; give the one that the model was trained with")
-    if not isinstance(source, str | os.PathLike):
-        return source
-    source = os.fspath(source)
-    # Another repository does not have the commit of the network.
-    return load_image_processor(source, **(place if source == name else {**place, "revision": None}))
+    """The one that was loaded, or that is in the folder that was given; why there is none, where there is none."""
+    if given is None:
+        raise _not_loaded(name, place)
+    if not isinstance(given, str | os.PathLike):
+        return given
+    # `pipeline` reads what is given as text alone. Commit and `subfolder` of the network are not of this folder.
+    return load_image_processor(os.fspath(given), trust_remote_code=place.get("trust_remote_code"))
+
+
+def _not_loaded(name: str | None, place: dict[str, Any]) -> ValueError:
+    """The error of a pipeline without an image processor; that of reading the network's own comes first."""
+    remedy = (
+        "load the one that the model was trained with by `AutoImageProcessor.from_pretrained`, whose error says why it "
+        "cannot be loaded, and give what it returns"
+    )
+    if name is None:
+        return ValueError(
+            f"the task {TASK!r} needs an `image_processor`, and none was given, or none could be loaded from where it "
+            f"was said to be; {remedy}"
+        )
+    load_image_processor(name, **place)
+    return ValueError(
+        f"the `image_processor` cannot be loaded from where it was said to be, or with these `model_kwargs`, although "
+        f"{name} has one, and transformers does not tell why; {remedy}"
+    )
 
 
 def _check_sizes(first: torch.Tensor, second: torch.Tensor, processor: Any) -> None:
@@ -198,9 +215,10 @@ def _check_sizes(first: torch.Tensor, second: torch.Tensor, processor: Any) -> N
     if first.shape != second.shape:
         sizes = " and ".join("{} x {}".format(*pixels.shape[-2:]) for pixels in (first, second))
         raise ValueError(
-            f"the two images have different sizes as the image processor returns them, {sizes} pixels (height x width), and "
-            f"cannot be in one batch: its `do_resize` is {getattr(processor, 'do_resize', None)}; have it bring all images to one size, with "
-            '`do_resize=True` and `size={"height": ..., "width": ...}`, or give images of one size'
+            f"the two images have different sizes as the image processor returns them, {sizes} pixels (height x "
+            f"width), and cannot be in one batch: its `do_resize` is {getattr(processor, 'do_resize', None)}; have it "
+            'bring all images to one size, with `do_resize=True` and `size={"height": ..., "width": ...}`, or give '
+            "images of one size"
         )
 
 

@@ -20,7 +20,6 @@ _TIMM_BODY = "model.timm_model."
 _CONVERT = "python -m headshare_hf.hub.convert"
 _RELOAD = "Load it with the class and configuration that it was saved from"
 _USUAL = f"{_RELOAD}, or convert it with `{_CONVERT}`."
-_UNWRAP = "Save the model that is wrapped, `model.module.save_pretrained(...)`."
 # How the classifiers end in name that transformers and timm put beside a network.
 _HEADS = ("classifier", "fc", "head", "linear")
 
@@ -53,11 +52,22 @@ def look_alike(shapes: Mapping[str, torch.Size], model: Any) -> LookAlike:
         others = {name: shapes[key] for key, name in student_names(names).items()}
         return _of_others(others, model) or _under_a_prefix(shapes, model) or _unknown(shapes, model)
     told = _own(inner, model)
-    wrapper = next(iter(shapes)).removesuffix(next(iter(inner)))
+    wrapper = _wrapper(names)
     if not wrapper:
         return LookAlike(told, _USUAL if _backbone(model) else f"{_RELOAD}.")
     told = told or f"its tensors are those of {_backbone(model)}"
-    return LookAlike(f"{told}, all of them under `{wrapper}`", _UNWRAP)
+    return LookAlike(f"{told}, all of them under `{wrapper}`", _unwrap(wrapper))
+
+
+def _wrapper(names: Mapping[str, str]) -> str:
+    """What [`unwrapped_names`] has taken off, with the dots."""
+    name, inner = next(iter(names.items()))
+    return name.removesuffix(inner)
+
+
+def _unwrap(wrapper: str) -> str:
+    # torch names the attribute that holds the model in front of the names of its tensors.
+    return f"Save the model that is wrapped, `model.{wrapper}save_pretrained(...)`."
 
 
 def _backbone(model: Any) -> str:
@@ -129,7 +139,7 @@ def _under_a_prefix(shapes: Mapping[str, torch.Size], model: Any) -> LookAlike |
     count = sum(name.startswith(prefix) for name in shapes)
     if not count or any(name.startswith(prefix) for name in model.state_dict()):
         return None
-    remedy = _UNWRAP if prefix in WRAPPERS else f"{_RELOAD}."
+    remedy = _unwrap(_wrapper(unwrapped_names(shapes)) or prefix) if prefix in WRAPPERS else f"{_RELOAD}."
     return LookAlike(f"{count} of its {len(shapes)} tensors are under `{prefix}`", remedy)
 
 

@@ -1,6 +1,6 @@
 """What converting, exporting and publishing refuse of a model."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -24,6 +24,9 @@ def check_finite(weights: Iterable[tuple[str, torch.Tensor]]) -> None:
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:
+    if tensor.dtype == torch.float4_e2m1fn_x2:
+        # It has neither NaN nor infinity, and torch converts it to nothing.
+        return True
     if tensor.is_floating_point() and tensor.itemsize == 1:
         # torch neither sums nor compares floats of 8 bits.
         tensor = tensor.float()
@@ -31,17 +34,22 @@ def _is_finite(tensor: torch.Tensor) -> bool:
     return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
-def check_channels(image_mean: Any, num_channels: Any) -> None:
+def check_channels(processor: Mapping[str, Any], num_channels: Any) -> None:
     """
     Refuses an image processor that makes images of other channels than its model reads.
 
     Args:
-        image_mean (`Any`): Of the image processor. A list has one value a channel; anything else tells no number.
+        processor (`Mapping[str, Any]`): The image processor's fields, as its file has them. Its `image_mean` has one value
+            a channel; what is no list tells no number, and neither do statistics that are not read.
         num_channels (`Any`): Of the model's configuration; `None` where that does not say it.
 
     Raises:
         ValueError: The numbers differ; names both fields.
     """
+    # Others keep statistics that they do not read; [`HeadShareImageProcessor`] brings images to as many channels always.
+    if processor.get("do_normalize") is False and "channel_order" not in processor:
+        return
+    image_mean = processor.get("image_mean")
     if isinstance(image_mean, (list, tuple)) and num_channels not in (None, len(image_mean)):
         raise ValueError(
             f"the image processor makes {len(image_mean)} channels and the model reads {num_channels}, by `image_mean` and "

@@ -1,5 +1,6 @@
 """Loading that accounts for every tensor, saving with the code of the model, and publishing."""
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any, cast
@@ -183,7 +184,6 @@ def _save_companions(
             "`push_to_hub` needs `card`, a ModelCard or its text: `render_card` of headshare_hf.hub writes one with "
             "results, and `ModelCard.load(...)` of huggingface_hub reads one"
         )
-    check_channels(getattr(image_processor, "image_mean", None), num_channels)
     card = ModelCard(card) if isinstance(card, str) else card
     check_card(card)
     check_places(card.content, "the model card", [Path.cwd()])
@@ -191,6 +191,7 @@ def _save_companions(
     image_processor.save_pretrained(folder)
     if not (folder / PROCESSOR_FILE).is_file():
         raise ValueError(f"a {type(image_processor).__name__} saves no {PROCESSOR_FILE}; use HeadShareImageProcessor")
+    check_channels(json.loads((folder / PROCESSOR_FILE).read_text(encoding="utf-8")), num_channels)
 
 
 def _align(model: nn.Module) -> None:
