@@ -128,7 +128,9 @@ def test_numbers_of_the_page_are_those_of_the_files():
 
 
 def test_sh_kd_from_labels_is_hardly_better_than_labels_on_the_grocery_store():
-    assert f"on the Grocery Store it is {-100 * _found('grocery_store', 'kd', 'sh_kd').mean:.0f} points behind" in _page()
+    assert (
+        f"on the Grocery Store it is {-100 * _found('grocery_store', 'kd', 'sh_kd').mean:.0f} points behind" in _page()
+    )
     assert abs(_found("grocery_store", "student", "sh_kd").mean) < 0.01
 
 
