@@ -57,6 +57,15 @@ def _files(repo_id, revision=None):
     return set(HfApi().list_repo_files(repo_id, revision=revision)) - {".gitattributes"}
 
 
+def _retrain(folder, by):
+    """The model of a folder with other weights, saved there."""
+    model = HeadShareForImageClassification.from_pretrained(folder)
+    with torch.no_grad():
+        model.classifier.weight.add_(by)
+    model.save_pretrained(folder)
+    return model
+
+
 def _code():
     return {path.name for path in Path(__file__).parents[2].glob("src/headshare_hf/models/*.py")} - {
         "__init__.py",
@@ -131,11 +140,8 @@ def test_an_upload_by_xet_that_ends_early_leaves_the_old_revision(hub, run, fold
     repo_id = f"alice/cut-{Path(part).name}"
     publish_run(folder, repo_id)
     old = HfApi().model_info(repo_id).sha
-    new = HeadShareForImageClassification.from_pretrained(folder)
-    with torch.no_grad():
-        # Content that is there already would not be uploaded; no other test publishes this.
-        new.classifier.weight.add_(sum(part.encode()))
-    new.save_pretrained(folder)
+    # Content that is there already would not be uploaded; no other test publishes this.
+    new = _retrain(folder, by=sum(part.encode()))
     code = f"""
 from headshare_hf.trainer import publish_run
 try:
@@ -251,10 +257,7 @@ def test_a_cut_upload_leaves_the_old_revision_and_can_be_repeated(hub, run, fold
     repo_id = f"alice/cut{part.strip('/')}"
     publish_run(folder, repo_id)
     old = HfApi().model_info(repo_id).sha
-    new = HeadShareForImageClassification.from_pretrained(folder)
-    with torch.no_grad():
-        new.classifier.weight.add_(1)
-    new.save_pretrained(folder)
+    new = _retrain(folder, by=1)
     hub.faults.cut(method, part, after=100, times=100)
     with pytest.raises(Exception, match=message):
         publish_run(folder, repo_id)
